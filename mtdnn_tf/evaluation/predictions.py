@@ -1,0 +1,57 @@
+"""Answers as files: one TSV for each task of a scored split, and the rows of the predict entry point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtdnn_tf.evaluation.evaluate import SplitScorer, answers
+from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.tasks import TaskSpec
+
+
+def write_predictions(folder: str | Path, scorer: SplitScorer, split: str) -> list[Path]:
+    """Write `<task>_<split>.tsv` for every task that the scorer has scored, in file order: line, gold, answer columns."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for task, tokenized in scorer.splits:
+        rows = answers(task, scorer.logits[task.name])
+        gold = [_gold(task, label) for label in tokenized.labels]
+        lines = [
+            "\t".join([str(number), known, *_cells(row)])
+            for number, (known, row) in enumerate(zip(gold, rows, strict=True), 1)
+        ]
+        path = folder / f"{task.name}_{split}.tsv"
+        write_text_atomically(path, "\n".join(["\t".join(["example", "gold", *columns(task)]), *lines]) + "\n")
+        written.append(path)
+    return written
+
+
+def columns(task: TaskSpec) -> list[str]:
+    """Return the names of the answer's columns in a TSV."""
+    if task.type == "classification":
+        return ["label", *(f"probability_{label}" for label in task.labels)]
+    return ["relevance" if task.type == "ranking" else "score"]
+
+
+def _gold(task: TaskSpec, label: Any) -> str:
+    return task.labels[int(label)] if task.type == "classification" else f"{label:g}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "label" in row:
+        return [row["label"], *(f"{p:.6f}" for p in row["probabilities"].values())]
+    return [f"{value:.6f}" for value in row.values()]
+
+
+def as_tsv(task: TaskSpec, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return answers as TSV with a header."""
+    return "\n".join(["\t".join(columns(task)), *("\t".join(_cells(row)) for row in rows)]) + "\n"
+
+
+def as_jsonl(task: TaskSpec, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return answers as JSON, one object a line."""
+    return "".join(json.dumps({"task": task.name, **row}, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,155 @@
+"""What people read of a run: the table on the terminal, scores.json, report.html."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtdnn_tf.config import config_hash
+from mtdnn_tf.data.mixing import Mixture
+from mtdnn_tf.evaluation.charts import Series, line_chart
+from mtdnn_tf.evaluation.runs import Run
+from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.tasks import TaskSpec
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ccc; --soft: #666; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --line: #444; --soft: #aaa; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; } th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } code { font-size: 90%; overflow-wrap: anywhere; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .axis { stroke: var(--line); }
+.note { color: var(--soft); }
+"""
+
+
+def score_table(scores: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> str:
+    """Return scores as an aligned table for the terminal: percent, the main metric of each task starred."""
+    rows = [("task", "type", "head", "scores (* decides)")]
+    for task in tasks:
+        if task.name in scores:
+            cells = [
+                f"{metric}{'*' if metric == task.main_metric else ''} {100 * scores[task.name][metric]:.2f}"
+                for metric in task.metrics
+            ]
+            rows.append((task.name, task.type, task.head_of or task.head, "  ".join(cells)))
+    rows.append(("average", "", "", f"{100 * scores['average']:.2f}"))
+    if "glue_score" in scores:
+        rows.append(("GLUE score", "", "", f"{scores['glue_score']:.2f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip() for row in rows)
+
+
+def scores_as_json(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layout of scores.json: `split`, `tasks`, and the aggregates beside them."""
+    by_task = {name: values for name, values in scores.items() if isinstance(values, Mapping)}
+    return {"split": split, "tasks": by_task, **{name: scores[name] for name in scores if name not in by_task}}
+
+
+def write_scores(path: str | Path, split: str, scores: Mapping[str, Any]) -> None:
+    """Write scores.json."""
+    write_text_atomically(path, json.dumps(scores_as_json(split, scores), indent=2) + "\n")
+
+
+def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, command: str = "") -> Path:
+    """Write report.html into the run directory: one page that needs nothing else, no script and no network."""
+    events = read_metrics(run.model_dir / "metrics.jsonl")
+    sections = [
+        f"<h1>{_text(run.model_dir.name)}</h1>",
+        f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{_text(run.config.encoder.source)}</code>), '
+        f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
+        "<h2>Development scores</h2>",
+        _score_section(run.tasks, scores),
+        "<h2>What was trained</h2>",
+        _task_section(run.tasks, mixture),
+        "<h2>Curves</h2>",
+        *_curves(events),
+        "<h2>How to make it again</h2>",
+        f"<p><code>{_text(command)}</code></p>" if command else "",
+        _table(["package", "version"], versions().items()),
+        "<h2>Data</h2>",
+        _table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(run.model_dir.name)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+    path = run.model_dir / "report.html"
+    write_text_atomically(path, page)
+    return path
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl; an empty list where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    cells = "".join(f"<th>{_text(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f'<td class="number">{value:.2f}</td>'
+    if isinstance(value, int):
+        return f'<td class="number">{value:,}</td>'
+    return f"<td>{_text(value)}</td>"
+
+
+def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
+    rows: list[tuple[str, str, float]] = []
+    for task in tasks:
+        for metric, value in scores.get(task.name, {}).items():
+            name = f"{metric} (decides)" if metric == task.main_metric else metric
+            rows.append((task.name, name, 100 * value))
+    rows.append(("average", "main metrics", 100 * scores["average"]))
+    return _table(["task", "metric", "percent"], rows)
+
+
+def _task_section(tasks: Sequence[TaskSpec], mixture: Mixture) -> str:
+    rows = [
+        (
+            task.name,
+            task.type,
+            task.head_of or task.head,
+            ", ".join(task.labels),
+            mixture.example_counts.get(task.name, 0),
+            mixture.batch_counts.get(task.name, 0),
+        )
+        for task in tasks
+    ]
+    return _table(["task", "type", "head", "labels", "training examples", "steps an epoch"], rows)
+
+
+def _curves(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    losses: dict[str, Series] = {}
+    scores: dict[str, Series] = {}
+    rate: Series = []
+    for event in events:
+        if event["event"] == "train":
+            for task, loss in event["losses"].items():
+                losses.setdefault(task, []).append((event["step"], loss))
+            rate.append((event["step"], event["learning_rate"]))
+        elif event["event"] == "dev":
+            scores.setdefault("average", []).append((event["step"], event["scores"]["average"]))
+    return [
+        line_chart("training loss by task", losses),
+        line_chart("average development score by epoch", scores),
+        line_chart("learning rate", {"learning rate": rate}),
+    ]

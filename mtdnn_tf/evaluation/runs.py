@@ -1,0 +1,90 @@
+"""A finished run opened again: its configuration, tasks, encoder and best model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from mtdnn_tf.config import ExperimentConfig, load_config
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.encoders import Encoder, load_encoder
+from mtdnn_tf.modeling.model import build_model_from_config
+from mtdnn_tf.tasks import TaskSpec, load_tasks
+from mtdnn_tf.training import checkpoints
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory in memory."""
+
+    model: keras.Model
+    tasks: tuple[TaskSpec, ...]
+    encoder: Encoder
+    config: ExperimentConfig
+    model_dir: Path
+
+
+def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSpec, ...], Encoder]:
+    """Build what a configuration describes, with the encoder's own weights and fresh heads."""
+    tasks = load_tasks(config)
+    encoder = load_encoder(config.encoder.source, dropout=config.encoder.dropout, seed=config.training.seed)
+    if config.data.max_length > encoder.max_positions:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
+            f"encoder {config.encoder.source}"
+        )
+    return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
+
+
+def load_run(model_dir: str | Path) -> Run:
+    """Open a run directory with its best model, or its latest checkpoint where no epoch has ended yet.
+
+    Raises:
+        UserError: the directory is no run, or its weights don't fit its configuration.
+    """
+    model_dir = Path(model_dir)
+    config = read_run_config(model_dir)
+    weights = find_weights(model_dir)
+    model, tasks, encoder = build_run_model(config)
+    checkpoints.load_model(weights, model, tasks)
+    return Run(model, tasks, encoder, config, model_dir)
+
+
+def read_run_config(model_dir: str | Path) -> ExperimentConfig:
+    """Return the resolved configuration of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(model_dir) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{model_dir}: not a run directory: config.yaml is missing; train first, or name another --model_dir")
+    return load_config(path)
+
+
+def find_weights(model_dir: str | Path) -> Path:
+    """Return the checkpoint that stands for a run: `best`, else the latest.
+
+    Raises:
+        UserError: the run has not saved any weights.
+    """
+    best = Path(model_dir) / "best"
+    found = best if best.is_dir() else checkpoints.latest(Path(model_dir) / "checkpoints")
+    if found is None:
+        raise UserError(f"{model_dir}: the run holds no weights yet: neither best/ nor checkpoints/")
+    return found
+
+
+def task_named(tasks: Sequence[TaskSpec], name: str) -> TaskSpec:
+    """Return the task of this name.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    for task in tasks:
+        if task.name == name:
+            return task
+    raise UserError(f"--task: no task {name!r} in this model; it has {', '.join(task.name for task in tasks)}")

@@ -1,0 +1,181 @@
+"""One run from configuration to scores: sets up, trains or goes on, keeps the best, writes what people read."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mtdnn_tf.config import ExperimentConfig, config_differences, dump_config
+from mtdnn_tf.data.mixing import Mixture, build_mixture
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.evaluate import SplitScorer
+from mtdnn_tf.evaluation.predictions import write_predictions
+from mtdnn_tf.evaluation.model_card import write_model_card
+from mtdnn_tf.evaluation.report import write_report, write_scores
+from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
+from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.provenance import header
+from mtdnn_tf.tasks import dump_tasks
+from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.trainer import MultiTaskTrainer
+
+_RUN_FILES = ("config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md")
+_RUN_FOLDERS = ("checkpoints", "best", "logs", "predictions")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with."""
+
+    run: Run
+    scores: dict[str, Any]
+    mixture: Mixture
+    seconds: float  # of training, in this process
+
+
+def prepare_runtime(config: ExperimentConfig) -> None:
+    """Set seeds, precision and determinism of this process.
+
+    Raises:
+        UserError: a strategy or precision that this version does not train with.
+    """
+    runtime = config.runtime
+    if runtime.strategy != "none":
+        raise UserError(
+            f"runtime.strategy: {runtime.strategy!r} is not supported by this version, which trains on one device; use 'none'"
+        )
+    if runtime.precision == "mixed_float16":
+        raise UserError(
+            "runtime.precision: 'mixed_float16' is not supported by this version, which has no loss scaling; "
+            "use 'float32' or 'mixed_bfloat16'"
+        )
+    keras.config.set_dtype_policy(runtime.precision)
+    keras.utils.set_random_seed(config.training.seed)
+    if runtime.deterministic:
+        tf.config.experimental.enable_op_determinism()
+        # Grappler rewrites the same graph differently from process to process; without it runs agree bit for bit.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool) -> None:
+    """Make the run directory, or check that the one there belongs to the same configuration.
+
+    Raises:
+        UserError: it holds another configuration (the keys are named), or is a folder of something else.
+    """
+    if (model_dir / "config.yaml").is_file():
+        if fresh:
+            _clear(model_dir)
+        else:
+            _refuse_other_config(config, model_dir)
+    elif model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
+        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
+    model_dir.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(model_dir / "config.yaml", header(config) + dump_config(config))
+
+
+def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
+    differences = config_differences(read_run_config(model_dir), config)
+    if differences:
+        raise UserError(
+            f"{model_dir}: holds a run of another configuration: {'; '.join(differences)}. "
+            "Name another --model_dir, or start this one over with --fresh"
+        )
+
+
+def _clear(model_dir: Path) -> None:
+    for name in _RUN_FILES:
+        (model_dir / name).unlink(missing_ok=True)
+    for name in _RUN_FOLDERS:
+        shutil.rmtree(model_dir / name, ignore_errors=True)
+
+
+def run_experiment(
+    config: ExperimentConfig, model_dir: str | Path, *, fresh: bool = False, command: str = "", verbose: int | str = "auto"
+) -> Outcome:
+    """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
+
+    Args:
+        config: the experiment.
+        model_dir: the run directory; see WORKSPACE.md for its layout.
+        fresh: throw away what the directory holds of a run.
+        command: how the run was started, for the report.
+        verbose: as in `MultiTaskTrainer.fit`.
+
+    Raises:
+        UserError: bad configuration, data, weights or directory, or numbers that are not finite while training.
+    """
+    model_dir = Path(model_dir)
+    prepare_runtime(config)
+    # Everything that can be wrong with the input is found before the directory is touched.
+    model, tasks, encoder = build_run_model(config)
+    mixture = build_mixture(tasks, encoder, config)
+    scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
+    prepare_directory(config, model_dir, fresh)
+    write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
+    run = Run(model, tasks, encoder, config, model_dir)
+
+    started = time.perf_counter()
+    _train(run, mixture, scorer, verbose)
+    seconds = time.perf_counter() - started
+
+    checkpoints.load_model(find_weights(model_dir), model, tasks)
+    scores = scorer()
+    write_scores(model_dir / "scores.json", "dev", scores)
+    write_predictions(model_dir / "predictions", scorer, "dev")
+    write_report(run, mixture, scores, command=command)
+    write_model_card(run, mixture, scores, command=command)
+    return Outcome(run, scores, mixture, seconds)
+
+
+def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
+    config, training = run.config, run.config.training
+    trainer = MultiTaskTrainer(run.model, run.tasks)
+    trainer.compile(
+        build_optimizer(config.optimizer, training.epochs * mixture.steps_per_epoch), config.optimizer.clip_norm
+    )
+    state = _restore(run, trainer)
+    if state is not None and state.epoch >= training.epochs:
+        print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
+        return
+    log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
+    lines = not sys.stdout.isatty() and verbose != 0
+    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, lines)
+    keeper = Keeper(
+        trainer,
+        run.tasks,
+        run.model_dir,
+        scorer,
+        training.best_metric,
+        log,
+        training.checkpoint_every,
+        training.keep_checkpoints,
+        state.best_score if state else None,
+    )
+    start = (state.epoch, state.step) if state else (0, 0)
+    trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
+
+
+def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
+    """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
+    found = checkpoints.latest(run.model_dir / "checkpoints")
+    if found is not None:
+        parts = checkpoints.model_parts(run.model, run.tasks)
+        checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
+        state = checkpoints.read_state(found)
+        print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
+        return state
+    init_from = run.config.training.init_from
+    if init_from:
+        weights = find_weights(init_from)
+        print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
+    return None

@@ -1,0 +1,45 @@
+"""Where a result comes from: versions, configuration hash, hashes of data files."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from mtdnn_tf.config import ExperimentConfig, config_hash
+from mtdnn_tf.tasks import TaskSpec
+
+_PACKAGES = ("mtdnn_tf", "tensorflow", "keras", "keras-hub", "tensorflow-text", "tensorflow-datasets", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def header(config: ExperimentConfig) -> str:
+    """Return comment lines for the top of a resolved configuration: its hash, and the versions it was run with."""
+    listed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"# configuration {config_hash(config)}\n# {listed}\n"
+
+
+def source_hashes(tasks: Sequence[TaskSpec]) -> dict[str, str]:
+    """Return the first 12 hexadecimal digits of the sha256 of every data file of the tasks, by path.
+
+    Sources of tensorflow-datasets have versions of their own and are left out.
+    """
+    paths = {source.path for task in tasks for source in task.sources.values() if not source.path.startswith("tfds:")}
+    return {path: _sha256(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -1,0 +1,35 @@
+"""Trains the tasks of a configuration together: `python -m mtdnn_tf.train --config=FILE`.
+
+The same command goes on where a run was cut off. At the end it prints the development scores and where things are.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from absl import flags
+
+from mtdnn_tf import cli
+
+_FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
+
+
+def main() -> None:
+    """Read the flags, run, say what came out."""
+    config, model_dir = cli.config_from_flags(), cli.model_dir_from_flags()
+    # TensorFlow takes seconds to import: not before the configuration is known to be good.
+    from mtdnn_tf.evaluation.report import score_table
+    from mtdnn_tf.experiment import run_experiment
+
+    command = shlex.join(["python", "-m", "mtdnn_tf.train", *sys.argv[1:]])
+    outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command)
+    print(f"\n{score_table(outcome.scores, outcome.run.tasks)}\n")
+    print(f"run: {model_dir}  (report.html, MODEL_CARD.md, scores.json, best/, logs/ for TensorBoard)")
+    print("next:")
+    print(f"  python -m mtdnn_tf.predict --model_dir={model_dir} --task={outcome.run.tasks[0].name} --input=-")
+    print(f"  python -m mtdnn_tf.export --model_dir={model_dir} --output_dir=served/{model_dir.name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Losses, optimizers, the multi-task step, checkpoints."""

@@ -1,0 +1,226 @@
+"""Weights and training state on disk, saved and read by name: encoder, heads/<task>, optimizer, position."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.files import atomic_directory
+from mtdnn_tf.tasks import TaskSpec
+
+_STATE = "state.json"
+_WEIGHTS = "weights"
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclass(frozen=True)
+class State:
+    """What stands beside the weights: the position in the run, and what the heads mean."""
+
+    epoch: int
+    step: int
+    global_step: int
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by task, in id order
+    score: float | None = None  # the value that the best model was chosen by
+    best_score: float | None = None  # the best so far, in the run's own checkpoints
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load by name did: parts that were read, parts that are new to the file, parts of the file left alone."""
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        parts = [f"loaded {', '.join(self.loaded)}"]
+        if self.new:
+            parts.append(f"new, not in the file: {', '.join(self.new)}")
+        if self.unused:
+            parts.append(f"in the file, not in this model: {', '.join(self.unused)}")
+        return "; ".join(parts)
+
+
+def model_parts(model: keras.Model, tasks: Sequence[TaskSpec]) -> dict[str, dict[str, tf.Variable]]:
+    """Return the model's variables, seeds of dropout included, by part and name: `encoder`, `heads/<task>`."""
+    parts = {"encoder": _layer_variables(model.get_layer("encoder"))}
+    for task in tasks:
+        if task.head_of is None:
+            parts[f"heads/{task.name}"] = _layer_variables(model.get_layer(task.name))
+    return parts
+
+
+def _layer_variables(layer: keras.Layer) -> dict[str, tf.Variable]:
+    weights = {id(variable) for variable in layer.weights}
+    named: dict[str, tf.Variable] = {}
+    seeds = 0
+    for variable in layer.variables:
+        if id(variable) in weights:
+            # The layer's own name leads its paths in some layers and not in others: it is no part of the key.
+            key = variable.path.removeprefix(f"{layer.name}/").replace("/", ":")
+        else:
+            # Seed generators are named by a counter of the process; their order within the layer is stable.
+            key, seeds = f"seed_{seeds}", seeds + 1
+        if key in named:
+            raise RuntimeError(f"layer {layer.name!r} has two variables named {key!r}")
+        named[key] = variable.value
+    return named
+
+
+def optimizer_part(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
+    """Return the optimizer's variables by name: its slots carry the path of the variable that they belong to."""
+    return {variable.path.split("/", 1)[-1].replace("/", ":"): variable.value for variable in optimizer.variables}
+
+
+def save(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], state: State, replace: bool = False) -> Path:
+    """Write parts and state into a new directory that appears complete or not at all.
+
+    Raises:
+        UserError: the disk is full or the directory can't be written; nothing is left behind.
+    """
+    directory = Path(directory)
+    with atomic_directory(directory, replace=replace) as temporary:
+        tf.train.Checkpoint(**_nested(parts)).write(str(temporary / _WEIGHTS))
+        (temporary / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+    return directory
+
+
+def _nested(parts: Mapping[str, Mapping[str, tf.Variable]]) -> dict[str, Any]:
+    """Turn {"heads/rte": part} into {"heads": {"rte": part}}, the shape that the file's keys are made from."""
+    nested: dict[str, Any] = {}
+    for name, part in parts.items():
+        *folders, last = name.split("/")
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = dict(part)
+    return nested
+
+
+def read_state(directory: str | Path) -> State:
+    """Return the state beside the weights of one checkpoint.
+
+    Raises:
+        UserError: the directory holds no readable checkpoint.
+    """
+    path = Path(directory) / _STATE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return State(**content)
+    except FileNotFoundError:
+        raise UserError(f"{directory}: not a checkpoint: {_STATE} is missing") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged: {error}") from None
+
+
+def load(
+    directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], partial: bool = False
+) -> LoadReport:
+    """Read a checkpoint into variables, each by its own name; nothing is assigned unless everything fits.
+
+    Args:
+        directory: what `save` wrote.
+        parts: of `model_parts`, with `optimizer` and others as wanted.
+        partial: heads may be missing in the file (they stay as they are) or unknown to the model (they are left alone).
+
+    Raises:
+        UserError: the file is damaged, a part is missing, or a variable's shape differs.
+    """
+    reader = _open(directory)
+    stored = _stored_names(reader)
+    report = _compare(directory, stored, parts, partial)
+    values: list[tuple[tf.Variable, np.ndarray]] = []
+    for part in report.loaded:
+        for name, variable in parts[part].items():
+            values.append((variable, _read_value(directory, reader, stored[part], part, name, variable)))
+    for variable, value in values:
+        variable.assign(value)
+    return report
+
+
+def _open(directory: str | Path) -> Any:
+    try:
+        return tf.train.load_checkpoint(str(Path(directory) / _WEIGHTS))
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{directory}: no readable checkpoint: {reason}") from None
+
+
+def _stored_names(reader: Any) -> dict[str, dict[str, str]]:
+    """Return {part: {variable name: key in the file}}."""
+    stored: dict[str, dict[str, str]] = {}
+    for key in reader.get_variable_to_shape_map():
+        if key.endswith(_SUFFIX) and "/" in key.removesuffix(_SUFFIX):
+            part, name = key.removesuffix(_SUFFIX).rsplit("/", 1)
+            stored.setdefault(part, {})[name] = key
+    return stored
+
+
+def _compare(
+    directory: str | Path, stored: Mapping[str, Any], parts: Mapping[str, Any], partial: bool
+) -> LoadReport:
+    new = tuple(name for name in parts if name not in stored)
+    unused = tuple(name for name in sorted(stored) if name not in parts and name.startswith("heads/"))
+    strict_new = [name for name in new if not (partial and name.startswith("heads/"))]
+    if strict_new or (unused and not partial):
+        raise UserError(
+            f"{directory}: the checkpoint does not fit the model: missing {', '.join(strict_new) or 'nothing'}; "
+            f"not in the model {', '.join(unused) or 'nothing'}"
+        )
+    return LoadReport(tuple(name for name in parts if name in stored), new, unused)
+
+
+def _read_value(
+    directory: str | Path, reader: Any, keys: Mapping[str, str], part: str, name: str, variable: tf.Variable
+) -> np.ndarray:
+    if name not in keys:
+        raise UserError(f"{directory}: the checkpoint does not fit the model: {part} has no variable {name!r}")
+    try:
+        value = reader.get_tensor(keys[name])
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise UserError(f"{directory}: damaged: {part} {name!r}: {str(error).splitlines()[0]}") from None
+    if value.shape != tuple(variable.shape):
+        raise UserError(
+            f"{directory}: the checkpoint does not fit the model: {part} {name!r} has shape {list(value.shape)} "
+            f"in the file, {list(variable.shape)} in the model"
+        )
+    return value
+
+
+def load_model(directory: str | Path, model: keras.Model, tasks: Sequence[TaskSpec], partial: bool = False) -> LoadReport:
+    """Read the encoder and the tasks' heads of a checkpoint into a model, by name (see `load`).
+
+    Raises:
+        UserError: as `load`; also where a task has other labels, or the same in another order, than it was trained with.
+    """
+    labels = read_state(directory).labels
+    for task in tasks:
+        if task.head_of is None and list(labels.get(task.name, task.labels)) != list(task.labels):
+            raise UserError(
+                f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
+                f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
+            )
+    return load(directory, model_parts(model, tasks), partial)
+
+
+def latest(folder: str | Path) -> Path | None:
+    """Return the newest complete checkpoint of a run's `checkpoints` folder, or None."""
+    found = sorted(path for path in Path(folder).glob("step-*") if (path / _STATE).is_file())
+    return found[-1] if found else None
+
+
+def prune(folder: str | Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for path in sorted(Path(folder).glob("step-*"))[:-keep]:
+        shutil.rmtree(path)

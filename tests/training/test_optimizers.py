@@ -1,0 +1,108 @@
+"""Both Adamax rules against the golden traces, their state, the schedules and the clipping."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtdnn_tf.config import OptimizerConfig
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.training.optimizers import (
+    SCHEDULES,
+    CorrectedAdamax,
+    PaperAdamax,
+    WarmupSchedule,
+    build_optimizer,
+    clip_by_global_norm,
+)
+
+START = [1.0, -2.0, 3.0]
+GRADIENTS = [[0.5, -0.25, 0.0], [0.1, 0.3, -0.2], [0.1, 0.3, -0.2]]
+
+
+def _trace(optimizer: keras.optimizers.Optimizer, gradients: list[list[float]]) -> list[np.ndarray]:
+    variable = keras.Variable(START, name="kernel")
+    optimizer.build([variable])
+    values = []
+    for gradient in gradients:
+        optimizer.apply([tf.constant(gradient)], [variable])
+        values.append(variable.numpy())
+    return values
+
+
+def test_paper_rule_follows_the_golden_trace():
+    schedule = WarmupSchedule(0.1, total_steps=10, warmup=0.1, shape="linear_jump")
+    trace = _trace(PaperAdamax(schedule), GRADIENTS)
+    expected = [[1, -2, 3], [0.98919, -2.00045, 3.0063], [0.97886, -2.00865, 3.019095]]
+    np.testing.assert_allclose(trace, expected, atol=1e-5)
+
+
+def test_corrected_rule_follows_the_golden_trace():
+    trace = _trace(CorrectedAdamax(0.1, weight_decay=0.01), GRADIENTS[:2])
+    np.testing.assert_allclose(trace[-1], [0.8401, -1.9093, 3.0466], atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", [PaperAdamax, CorrectedAdamax])
+def test_a_variable_without_gradient_does_not_move_and_stays_young(rule):
+    encoder, head = keras.Variable([1.0], name="encoder"), keras.Variable([1.0], name="head")
+    optimizer = rule(0.1)
+    optimizer.build([encoder, head])
+    for _ in range(5):
+        optimizer.apply([tf.constant([1.0])], [encoder])
+    assert head.numpy() == [1.0]
+    alone = keras.Variable([1.0], name="alone")
+    fresh = rule(0.1)
+    fresh.build([alone])
+    fresh.apply([tf.constant([0.3])], [alone])
+    optimizer.apply([tf.constant([0.3])], [head])
+    assert head.numpy() == alone.numpy()  # its own count of updates, not the run's
+
+
+@pytest.mark.parametrize(("decay_all", "decayed"), [(True, {"kernel", "bias", "gamma", "beta"}), (False, {"kernel"})])
+def test_decay_spares_biases_and_normalisation_when_told(decay_all, decayed):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.LayerNormalization()])
+    optimizer = PaperAdamax(0.1, decay_all=decay_all)
+    assert {v.path.rsplit("/")[-1] for v in model.trainable_variables if optimizer.decays(v)} == decayed
+
+
+@pytest.mark.parametrize("shape", SCHEDULES)
+def test_every_schedule_rises_in_a_line_from_zero_and_is_never_negative(shape):
+    schedule = WarmupSchedule(2.0, total_steps=100, warmup=0.1, shape=shape)
+    rates = [float(schedule(step)) for step in range(110)]
+    np.testing.assert_allclose(rates[:10], [0.2 * step for step in range(10)], atol=1e-6)
+    assert min(rates) >= 0
+    assert max(rates) <= 2.0 + 1e-6
+
+
+def test_schedules_differ_where_they_should():
+    at = {shape: float(WarmupSchedule(1.0, 100, 0.1, shape)(10)) for shape in SCHEDULES}
+    assert at == pytest.approx({"linear": 1.0, "linear_jump": 0.9, "constant": 1.0})
+    end = {shape: float(WarmupSchedule(1.0, 100, 0.1, shape)(100)) for shape in SCHEDULES}
+    assert end == pytest.approx({"linear": 0.0, "linear_jump": 0.0, "constant": 1.0})
+    assert float(WarmupSchedule(1.0, 100, 0.0, "linear")(0)) == 1.0
+
+
+def test_schedule_survives_its_configuration():
+    schedule = WarmupSchedule(1.0, 100, 0.2, "linear")
+    copy = WarmupSchedule.from_config(schedule.get_config())
+    assert float(copy(7)) == float(schedule(7))
+
+
+@pytest.mark.parametrize(("change", "message"), [({"schedule": "lineer"}, "'linear'"), ({"name": "adamx"}, "'adamax'")])
+def test_unknown_names_are_answered_with_the_closest(change, message):
+    with pytest.raises(UserError, match=f"Did you mean {message}"):
+        build_optimizer(OptimizerConfig(**change), 10)
+
+
+def test_clipping_scales_all_gradients_by_their_common_norm():
+    clipped, norm = clip_by_global_norm([tf.constant([3.0]), tf.constant([4.0])], 1.0)
+    assert float(norm) == 5.0
+    np.testing.assert_allclose([c.numpy()[0] for c in clipped], [0.6, 0.8], atol=1e-7)
+
+
+@pytest.mark.parametrize("limit", [0.0, 10.0])
+def test_clipping_leaves_small_gradients_alone(limit):
+    clipped, _ = clip_by_global_norm([tf.constant([3.0, 4.0])], limit)
+    np.testing.assert_array_equal(clipped[0], [3.0, 4.0])
