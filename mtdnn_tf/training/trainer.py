@@ -141,8 +141,7 @@ class MultiTaskTrainer:
 
     def _take_step(self, progress: Progress, batch: dict[str, tf.Tensor]) -> None:
         progress.learning_rate = float(self.optimizer.learning_rate)
-        loss, norm = self._step_of(progress.task)(batch)
-        progress.loss, progress.gradient_norm = float(loss), float(norm)
+        progress.loss, progress.gradient_norm = self.step(progress.task, batch)
         progress.examples = int(batch["token_ids"].shape[0])
         if not (np.isfinite(progress.loss) and np.isfinite(progress.gradient_norm)):
             raise UserError(
@@ -152,10 +151,12 @@ class MultiTaskTrainer:
                 "the last checkpoint is intact."
             )
 
-    def _step_of(self, name: str) -> Step:
+    def step(self, name: str, batch: dict[str, tf.Tensor]) -> tuple[float, float]:
+        """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping."""
         if name not in self._steps:
             self._steps[name] = self._build_step(self.tasks[name])
-        return self._steps[name]
+        loss, norm = self._steps[name](batch)
+        return float(loss), float(norm)
 
     def _build_step(self, task: TaskSpec) -> Step:
         model = task_model(self.model, task.name)

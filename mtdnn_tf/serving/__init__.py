@@ -1,0 +1,1 @@
+"""The SavedModel: signatures, atomic version folders, warm-up requests."""

@@ -1,0 +1,190 @@
+"""The functions that an exported model answers with, by signature name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mtdnn_tf.data.text import Tokenizer, encode_texts
+from mtdnn_tf.modeling.model import apply_head, shared_model
+from mtdnn_tf.tasks import TaskSpec
+
+Tensors = dict[str, tf.Tensor]
+ID_NAMES = ("token_ids", "segment_ids", "padding_mask")
+PAIR_NAMES = ("text_a", "text_b")
+
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+
+
+class ServedModel(tf.Module):
+    """The model as served: weights once, the encoder traced once and called by every signature.
+
+    The Keras model stays hidden in closures: were it tracked, its weights would be written twice; only plain variables
+    are tracked here.
+    """
+
+    def __init__(
+        self, model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, max_length: int, kind: str
+    ) -> None:
+        """Take a model of `build_model` and what its texts need."""
+        super().__init__(name="mtdnn")
+        self._tasks = tuple(task for task in tasks if task.head_of is None)
+        self._kind = kind
+        # A tuple behind a function: tf.Module would track the layers of anything it can see.
+        self._hidden = lambda: (model, tokenizer, max_length)
+        layers = [model.get_layer("encoder"), *(model.get_layer(task.name) for task in self._tasks)]
+        self.weights = [weight.value for layer in layers for weight in layer.weights]
+        shared = shared_model(model)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in ID_NAMES])
+        def encode_ids(
+            token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+            sequence, vector = shared(inputs, training=False)
+            return tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
+
+        self._encode_ids = encode_ids
+
+    def signatures(self, metadata: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the functions to save, and the method names of those that are not plain predictions."""
+        found: dict[str, Any] = {}
+        methods: dict[str, str] = {}
+        for task in self._tasks:
+            found[task.name] = self._predict_signature([task], self._columns(task), lambda _, name: name)
+            method, function = self._example_signature(task)
+            found[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = function
+            methods[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = method
+        found |= self._combined_signatures()
+        found["encode"] = self._encode_signature()
+        found["metadata"] = _metadata_signature(metadata)
+        return found, methods
+
+    def _columns(self, task: TaskSpec) -> tuple[str, ...]:
+        return task.text if self._kind == "text" else ID_NAMES
+
+    def _specs(self, names: Sequence[str]) -> list[tf.TensorSpec]:
+        if self._kind == "text":
+            return [tf.TensorSpec([None], tf.string, name=name) for name in names]
+        return [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
+
+    def _ids(self, inputs: Sequence[tf.Tensor], pair_order: str) -> tuple[tf.Tensor, ...]:
+        if self._kind == "ids":
+            return tuple(inputs)
+        _, tokenizer, max_length = self._hidden()
+        encoded = encode_texts(inputs, tokenizer, max_length, pair_order)
+        return tuple(encoded[name] for name in ID_NAMES)
+
+    def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
+        model = self._hidden()[0]
+        logits: dict[str, tf.Tensor] = {}
+        for order in dict.fromkeys(task.pair_order for task in tasks):
+            ids = self._ids(inputs, order)
+            sequence, vector = self._encode_ids(*ids)
+            for task in tasks:
+                if task.pair_order == order:
+                    logits[task.name] = apply_head(model, task.name, sequence, vector, ids[1], ids[2])
+        return logits
+
+    def _predict_signature(
+        self, tasks: Sequence[TaskSpec], names: Sequence[str], rename: Callable[[str, str], str]
+    ) -> Any:
+        full = len(tasks) == 1
+
+        def predict(*inputs: tf.Tensor) -> Tensors:
+            logits = self._logits(tasks, inputs)
+            return {
+                rename(task.name, name): value
+                for task in tasks
+                for name, value in answer_tensors(task, logits[task.name], full).items()
+            }
+
+        return _named(predict, self._specs(names))
+
+    def _combined_signatures(self) -> dict[str, Any]:
+        if self._kind == "ids":
+            arities = {"all_single": (1, ID_NAMES), "all_pairs": (2, ID_NAMES)}
+        else:
+            arities = {"all_single": (1, ("text",)), "all_pairs": (2, PAIR_NAMES)}
+        found: dict[str, Any] = {}
+        sizes: dict[str, int] = {}
+        for name, (arity, inputs) in arities.items():
+            tasks = [task for task in self._tasks if len(task.text) == arity]
+            if tasks:
+                found[name] = self._predict_signature(tasks, inputs, lambda task, output: f"{task}.{output}")
+                sizes[name] = len(tasks)
+        largest = max(sizes, key=lambda name: (sizes[name], name == "all_pairs"))
+        return found | {"serving_default": found[largest]}
+
+    def _example_signature(self, task: TaskSpec) -> tuple[str, Any]:
+        """Return the method name and a function that takes serialised tf.Example, as Classify and Regress requests send them."""
+        classify = task.type == "classification"
+        names = self._columns(task)
+
+        def answer(examples: tf.Tensor) -> Tensors:
+            logits = self._logits([task], self._parse(examples, names))[task.name]
+            if not classify:
+                return {"outputs": logits[:, 0]}
+            classes = tf.tile(tf.constant([task.labels]), [tf.shape(logits)[0], 1])
+            return {"classes": classes, "scores": tf.nn.softmax(logits)}
+
+        spec = [tf.TensorSpec([None], tf.string, name="inputs")]
+        return (CLASSIFY if classify else REGRESS), _named(answer, spec)
+
+    def _parse(self, examples: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor]:
+        if self._kind == "text":
+            features: Mapping[str, Any] = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
+            parsed = tf.io.parse_example(examples, features)
+            return [parsed[name] for name in names]
+        parsed = tf.io.parse_example(examples, {name: tf.io.RaggedFeature(tf.int64) for name in names})
+        return [tf.cast(parsed[name].to_tensor(), tf.int32) for name in names]
+
+    def _encode_signature(self) -> Any:
+        def encode(*inputs: tf.Tensor) -> Tensors:
+            ids = self._ids(inputs, "premise_first")
+            sequence, vector = self._encode_ids(*ids)
+            return {"token_embeddings": sequence, "pooled": vector, "token_mask": ids[2]}
+
+        return _named(encode, self._specs(("text",) if self._kind == "text" else ID_NAMES))
+
+
+def answer_tensors(task: TaskSpec, logits: tf.Tensor, full: bool) -> Tensors:
+    """Return the outputs of one task.
+
+    Args:
+        task: the task.
+        logits: `[batch, classes] float32`.
+        full: also `label_id` and `logits`; combined signatures leave them out.
+
+    Returns:
+        classification: `label` string `[batch]`, `probabilities` float32 `[batch, classes]`, `label_id` int32 `[batch]`, `logits`;
+        regression: `score` float32 `[batch]`; ranking: `relevance` float32 `[batch]`.
+    """
+    if task.type != "classification":
+        return {"relevance" if task.type == "ranking" else "score": logits[:, 0]}
+    label_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    answer = {"label": tf.gather(tf.constant(task.labels), label_id), "probabilities": tf.nn.softmax(logits)}
+    return answer | {"label_id": label_id, "logits": logits} if full else answer
+
+
+def _named(function: Callable[..., Tensors], specs: Sequence[tf.TensorSpec]) -> Any:
+    """Return a tf.function of named arguments: the names of the specs become the signature's input names."""
+    names = [spec.name for spec in specs]
+
+    @tf.function(autograph=False)
+    def by_name(**inputs: tf.Tensor) -> Tensors:
+        return function(*(inputs[name] for name in names))
+
+    return by_name.get_concrete_function(**{spec.name: spec for spec in specs})
+
+
+def _metadata_signature(metadata: str) -> Any:
+    @tf.function(input_signature=[])
+    def describe() -> Tensors:
+        return {"json": tf.constant(metadata)}
+
+    return describe.get_concrete_function()
