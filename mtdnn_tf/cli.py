@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from absl import app, flags
 
 from mtdnn_tf.config import ExperimentConfig, load_config
-from mtdnn_tf.errors import UserError
+from mtdnn_tf.errors import UserError, unknown_name
 
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
 _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
 MODEL_DIR = flags.DEFINE_string("model_dir", None, "The run directory. Default for training: runs/<name of the config file>.")
+_TASKS = flags.DEFINE_list("tasks", None, "Trains only these tasks of the configuration, as in --tasks=rte,mrpc.")
 _STRATEGY = flags.DEFINE_enum("strategy", None, ["none", "mirrored", "multi_worker", "tpu"], "Sets runtime.strategy.")
 _PRECISION = flags.DEFINE_enum(
     "precision", None, ["float32", "mixed_bfloat16", "mixed_float16"], "Sets runtime.precision."
@@ -41,7 +43,20 @@ def config_from_flags() -> ExperimentConfig:
         "runtime.deterministic": _DETERMINISTIC.value,
     }
     overrides = [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
-    return load_config(_CONFIG.value, overrides)
+    config = load_config(_CONFIG.value, overrides)
+    return select_tasks(config, _TASKS.value) if _TASKS.value else config
+
+
+def select_tasks(config: ExperimentConfig, names: Sequence[str]) -> ExperimentConfig:
+    """Return the configuration with only the named tasks, in the order of the file.
+
+    Raises:
+        UserError: a name is not in the file.
+    """
+    for name in names:
+        if name not in config.tasks:
+            raise UserError(unknown_name("--tasks", "task", name, config.tasks))
+    return replace(config, tasks={name: task for name, task in config.tasks.items() if name in names})
 
 
 def model_dir_from_flags() -> Path:
