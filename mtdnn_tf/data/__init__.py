@@ -1,0 +1,1 @@
+"""From sources to mixed minibatches: rows, tokens, batches, mixing."""

@@ -1,0 +1,181 @@
+"""Rows of prepared tensorflow-datasets, in the order in which they lie on the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.lines import quoted, shortened
+from mtdnn_tf.data.rows import Table
+from mtdnn_tf.errors import UserError, unknown_name
+
+# <builder>[:<version>][:<split>]; a split starts with a letter (train, train[:10%]), a version with a digit or a star.
+_PATH = re.compile(
+    r"tfds:(?P<builder>([a-z0-9]+://)?[^:]+(:[\d*][\d.*]*)?)(:(?P<split>[A-Za-z_].*))?", re.ASCII | re.DOTALL
+)
+_BATCH = 1024
+
+
+def read_tfds(source: SourceConfig) -> Table:
+    """Open one split of a dataset: `tfds:<builder>[:<split>]`, or `tfds:/folder/of/builder/1.0.0[:<split>]`.
+
+    Only scalar features become columns; classes are given by name, and -1 (as in GLUE's test splits) as no label.
+    A dataset that is not prepared yet is downloaded and prepared where there is a network.
+
+    Raises:
+        UserError: here or while rows are taken: an unknown dataset or split, nothing prepared and no network, damaged data.
+    """
+    name, split = split_path(source)
+    builder = _opened_builder(name) if _is_folder(name) else _prepared_builder(name, source.data_dir)
+    if split is None:
+        raise UserError(f"tfds:{name}: no split named; add one as in `tfds:{name}:{next(iter(builder.info.splits))}`")
+    origin = f"tfds:{name}:{split}"
+    dataset = _dataset(builder, origin, split)
+    scalars = [name for name, spec in dataset.element_spec.items() if _is_scalar(spec)]
+    rows = _rows(origin, builder.info.features, dataset.map(lambda row: {name: row[name] for name in scalars}))
+    return Table(origin, rows, tuple(scalars), len(scalars), by_name=True, no_label=frozenset({"", "-1", "-1.0"}))
+
+
+def split_path(source: SourceConfig) -> tuple[str, str | None]:
+    """Return builder (with version, if any) and split of a source; the split stands in its path or in `split`.
+
+    Raises:
+        UserError: the path has another form, or names another split than `split`.
+    """
+    path = source.path if source.path.startswith("tfds:") else f"tfds:{source.path}"
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise UserError(f"{path}: must be tfds:<builder> or tfds:<builder>:<split>, as in tfds:glue/rte:train")
+    name, split = match["builder"], match["split"]
+    if split and source.split and split != source.split:
+        raise UserError(f"{path}: the path names split {split!r}, but `split` is {source.split!r}; keep one of them")
+    return os.path.expanduser(name), split or source.split
+
+
+def _is_folder(name: str) -> bool:
+    return os.path.isabs(name) or "://" in name
+
+
+def _opened_builder(folder: str) -> Any:
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # whatever a file system or a foreign feature description raises
+        raise UserError(
+            f"tfds:{folder}: no prepared dataset ({_reason(error)}); name the version's folder, with dataset_info.json in it"
+        ) from None
+
+
+def _prepared_builder(name: str, data_dir: str | None) -> Any:
+    where = f"tfds:{name}"
+    try:
+        builder = tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir), try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(_unknown_dataset(name)) from None
+    except Exception as error:  # builders are foreign code: unknown configurations and versions raise what they like
+        raise UserError(f"{where}: cannot be opened ({_reason(error)}){_configurations(name)}") from None
+    if not builder.is_prepared():
+        _prepare(builder, where)
+    return builder
+
+
+def _unknown_dataset(name: str) -> str:
+    dataset = re.split("[/:]", name)[0]
+    message = unknown_name(f"tfds:{name}", "dataset", dataset, tfds.list_builders())
+    return message.split(" Known:")[0] + " See tfds.list_builders(), or name a prepared folder: tfds:/path/to/builder/1.0.0."
+
+
+def _configurations(name: str) -> str:
+    known = tfds.builder_cls(re.split("[/:]", name)[0]).builder_configs
+    return f"; configurations: {shortened(', '.join(known), 300)}" if known else ""
+
+
+def _prepare(builder: Any, where: str) -> None:
+    folder = builder.data_path
+    todo = f"run `tfds build {where.removeprefix('tfds:')}` where there is a network and name its folder in `data_dir`"
+    if not _has_network():
+        raise UserError(f"{where}: not prepared in {folder}, and there is no network to download it; {todo}")
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except Exception as error:  # downloads and foreign parsers raise whatever they like
+        raise UserError(f"{where}: cannot be prepared in {folder} ({_reason(error)}); {todo}") from None
+
+
+def _has_network() -> bool:
+    """Ask once and shortly: without a network, tensorflow-datasets itself retries for minutes."""
+    request = urllib.request.Request("https://storage.googleapis.com", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except urllib.error.HTTPError:  # an answer, though an unfriendly one
+        return True
+    except OSError:
+        return False
+
+
+def _dataset(builder: Any, origin: str, split: str) -> tf.data.Dataset:
+    known = list(builder.info.splits)
+    if split.isidentifier() and split not in [*known, "all"]:
+        raise UserError(unknown_name(origin, "split", split, known))
+    try:
+        # One file after the other: rows keep the order of the disk, and record numbers mean something.
+        config = tfds.ReadConfig(interleave_cycle_length=1)
+        dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+    except Exception as error:  # split expressions are parsed here
+        raise UserError(f"{origin}: {_reason(error)} Splits: {', '.join(known)}.") from None
+    if not isinstance(dataset.element_spec, dict):
+        raise UserError(f"{origin}: its rows are not dictionaries of features; only such datasets can be read")
+    return dataset
+
+
+def _is_scalar(spec: Any) -> bool:
+    return isinstance(spec, tf.TensorSpec) and spec.shape.rank == 0
+
+
+def _rows(origin: str, features: Any, dataset: tf.data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    record = 0
+    batches = dataset.batch(_BATCH).as_numpy_iterator()
+    while True:
+        try:
+            batch = next(batches, None)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{origin}:{record + 1}: the data are damaged here or soon after ({_reason(error)}); prepare them again"
+            ) from None
+        if batch is None:
+            return
+        columns = {name: _readable(features[name], values) for name, values in batch.items()}
+        for values in zip(*columns.values(), strict=True):
+            record += 1
+            yield record, _decoded(f"{origin}:{record}", dict(zip(columns, values, strict=True)))
+
+
+def _readable(feature: Any, values: np.ndarray) -> list[Any]:
+    if isinstance(feature, tfds.features.ClassLabel):
+        return ["-1" if value < 0 else feature.int2str(value) for value in values]
+    return list(values)
+
+
+def _decoded(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            try:
+                row[name] = value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{where}: feature {name!r} is not valid utf-8 at byte offset {error.start} ({quoted(value)})"
+                ) from None
+    return row
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return shortened(lines[0], 200) if lines else type(error).__name__

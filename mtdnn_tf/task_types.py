@@ -1,0 +1,77 @@
+"""What the types of task have in common: which heads, losses and metrics they take, and which are their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """One type of task. Of heads and losses the first is the default."""
+
+    heads: tuple[str, ...]
+    losses: tuple[str, ...]
+    known_metrics: tuple[str, ...]  # those that make sense for it
+    metrics: tuple[str, ...]  # default
+    main_metric: str
+    arities: tuple[int, ...]  # how many text columns it may have
+    pair_head: str | None = None  # default head for two texts, where it differs
+    has_labels: bool = False
+
+
+TASK_TYPES: dict[str, TaskType] = {
+    "classification": TaskType(
+        heads=("linear", "san"),
+        losses=("cross_entropy",),
+        known_metrics=("accuracy", "f1", "matthews", "accuracy_f1"),
+        metrics=("accuracy",),
+        main_metric="accuracy",
+        arities=(1, 2),
+        pair_head="san",  # paper, Eq. 3 and 4
+        has_labels=True,
+    ),
+    "regression": TaskType(
+        heads=("linear",),
+        losses=("mean_squared_error",),
+        known_metrics=("pearson", "spearman", "pearson_spearman"),
+        metrics=("pearson", "spearman", "pearson_spearman"),
+        main_metric="pearson_spearman",
+        arities=(1, 2),
+    ),
+    "ranking": TaskType(
+        heads=("linear",),
+        losses=("list_softmax",),
+        known_metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
+        metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
+        main_metric="mrr",
+        arities=(2,),
+    ),
+}
+
+PAIR_HEADS = ("san",)  # read two texts against each other
+BINARY_METRICS = ("f1", "accuracy_f1")  # of the second of two labels
+
+
+def _names(lists: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in lists for name in names))
+
+
+# The registries (HEADS, LOSSES, METRICS) hold exactly these: a test asserts it.
+KNOWN_HEADS = _names([kind.heads for kind in TASK_TYPES.values()])
+KNOWN_LOSSES = _names([kind.losses for kind in TASK_TYPES.values()])
+KNOWN_METRICS = _names([kind.known_metrics for kind in TASK_TYPES.values()])
+
+# Names that a task would share with a signature, a layer of the model or an entry of the scores.
+RESERVED_NAMES = (
+    "all_single",
+    "all_pairs",
+    "serving_default",
+    "encode",
+    "metadata",
+    "encoder",
+    "token_ids",
+    "segment_ids",
+    "padding_mask",
+    "average",
+    "glue_score",
+)

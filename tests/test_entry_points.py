@@ -1,0 +1,111 @@
+"""The five commands as a user types them, in processes of their own: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.small import write_experiment
+
+
+def run(module, *flags, stdin=None, cwd=None):
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, "-m", f"mtdnn_tf.{module}", *flags],
+        capture_output=True, text=True, input=stdin, cwd=cwd, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    write_experiment(folder)
+    done = run("train", "--config=small.yaml", "--set=training.epochs=1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_train_prints_scores_places_and_the_next_command(trained):
+    folder, done = trained
+    assert "average" in done.stdout
+    assert "python -m mtdnn_tf.export --model_dir=runs/small" in done.stdout
+    assert (folder / "runs" / "small" / "scores.json").is_file()
+    assert "left  loss:" in done.stdout
+
+
+def test_evaluate_writes_what_it_prints(trained):
+    folder, _ = trained
+    done = run("evaluate", "--model_dir=runs/small", "--split=dev", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((folder / "runs" / "small" / "scores_dev.json").read_text())
+    assert scores["average"] == pytest.approx(json.loads((folder / "runs/small/scores.json").read_text())["average"])
+
+
+def test_predict_answers_lines_of_standard_input(trained):
+    folder, _ = trained
+    done = run("predict", "--model_dir=runs/small", "--task=follows", stdin="the dog runs\tan animal runs\n", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    head, row = done.stdout.splitlines()
+    assert head.split("\t")[0] == "label"
+    assert row.split("\t")[0] in ("yes", "no")
+
+
+def test_export_and_the_exported_model_answers_as_the_run_does(trained):
+    folder, _ = trained
+    done = run("export", "--model_dir=runs/small", "--output_dir=served/small", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    asked = ["--task=close", f"--input={folder / 'close.tsv'}", "--format=jsonl"]
+    from_run = run("predict", "--model_dir=runs/small", *asked, cwd=folder)
+    from_saved = run("predict", "--saved_model=served/small", *asked, cwd=folder)
+    assert from_saved.returncode == 0, from_saved.stderr
+    mine = [json.loads(line)["score"] for line in from_run.stdout.splitlines()]
+    theirs = [json.loads(line)["score"] for line in from_saved.stdout.splitlines()]
+    assert theirs == pytest.approx(mine, abs=1e-5)
+    assert len(mine) == 9
+
+
+def test_plan_counts_what_is_trained(trained):
+    folder, _ = trained
+    done = run("plan", "--config=small.yaml", "--json=plan.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["tasks"]["mood"]["examples"] == 12
+    assert plan["total_steps"] == 2 * sum(task["steps_per_epoch"] for task in plan["tasks"].values())
+    assert sum(task["probability"] for task in plan["tasks"].values()) == pytest.approx(1, abs=1e-3)
+    assert plan["minutes"] >= 0
+    assert set(plan["parameters"]) >= {"encoder"}
+
+
+BAD = [
+    (["train"], "--config is missing"),
+    (["train", "--config=none.yaml"], "none.yaml"),
+    (["train", "--config=small.yaml", "--set=training.epoch=1"], "epochs"),
+    (["train", "--config=small.yaml", "--tasks=moot"], "Did you mean 'mood'"),
+    (["train", "--config=small.yaml", "stray"], "unexpected argument 'stray'"),
+    (["train", "--config=small.yaml", "--set=tasks.mood.head=sann", "--model_dir=runs/x"], "'san'"),
+    (["train", "--config=small.yaml", "--set=encoder.source=package://no_such_module/x", "--model_dir=runs/x"], "no_such_module"),
+    (["predict", "--task=mood"], "--model_dir"),
+    (["evaluate", "--model_dir=nowhere"], "not a run directory"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_a_bad_command_is_one_line_and_a_failure(tmp_path, words, expected):
+    write_experiment(tmp_path)
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert expected in lines[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run("train", "--config=none.yaml", "--debug", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

@@ -1,0 +1,163 @@
+"""A run directory from start to finish: what it holds, what it refuses, what it leaves when it fails."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.evaluation.runs import load_run
+from mtdnn_tf.experiment import prepare_runtime, run_experiment
+
+EXPECTED = {
+    "config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md",
+    "checkpoints", "best", "logs", "predictions",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from tests.small import write_experiment
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = mtdnn.load_config(write_experiment(folder))
+    return run_experiment(config, folder / "run", command="a <command> & more", verbose=0)
+
+
+def test_the_directory_holds_what_the_map_says(finished):
+    assert {path.name for path in finished.run.model_dir.iterdir()} == EXPECTED
+
+
+def test_scores_are_by_task_with_their_average(finished):
+    scores = json.loads((finished.run.model_dir / "scores.json").read_text())
+    assert scores["split"] == "dev"
+    assert set(scores["tasks"]) == {"mood", "follows", "close", "pick"}
+    main = [scores["tasks"][task.name][task.main_metric] for task in finished.run.tasks]
+    assert scores["average"] == pytest.approx(sum(main) / 4)
+
+
+def test_metrics_tell_every_task_and_every_epoch(finished):
+    lines = [json.loads(line) for line in (finished.run.model_dir / "metrics.jsonl").read_text().splitlines()]
+    train = [line for line in lines if line["event"] == "train"]
+    assert {task for line in train for task in line["losses"]} == {"mood", "follows", "close", "pick"}
+    assert train[-1]["step"] == 2 * finished.mixture.steps_per_epoch
+    assert [line["epoch"] for line in lines if line["event"] == "dev"] == [0, 1]
+
+
+def test_predictions_stand_beside_their_gold_labels(finished):
+    lines = (finished.run.model_dir / "predictions" / "mood_dev.tsv").read_text().splitlines()
+    assert lines[0] == "example\tgold\tlabel\tprobability_negative\tprobability_positive"
+    assert len(lines) == 13
+    assert lines[1].split("\t")[:2] == ["1", "positive"]
+
+
+def test_tensorboard_files_hold_each_loss(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.run.model_dir / "logs"))
+    events.Reload()
+    assert {"loss/mood", "loss/pick", "learning_rate", "gradient_norm"} <= set(events.Tags()["tensors"])
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in ("meta", "polyline", "line", "rect", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_is_one_whole_page_that_escapes_what_it_shows(finished):
+    page = _Page()
+    source = (finished.run.model_dir / "report.html").read_text()
+    page.feed(source)
+    assert page.open == []
+    assert "polyline" in page.tags
+    assert "script" not in page.tags
+    assert "a <command> & more" in page.text
+    assert "http" not in source
+
+
+def test_the_model_card_names_data_scores_and_limits(finished):
+    card = (finished.run.model_dir / "MODEL_CARD.md").read_text()
+    for expected in ("mood.tsv", "negative, positive", "## Limits", "seed 2018"):
+        assert expected in card
+
+
+def test_a_finished_run_opens_with_its_best_model(finished):
+    run = load_run(finished.run.model_dir)
+    scores = mtdnn.evaluate_tasks(run.model, run.tasks, run.encoder, config=run.config)
+    assert scores == pytest.approx(finished.scores) or scores["average"] == pytest.approx(finished.scores["average"])
+
+
+def test_the_same_command_on_a_finished_run_repeats_nothing(finished, capsys):
+    before = (finished.run.model_dir / "metrics.jsonl").read_text()
+    run_experiment(finished.run.config, finished.run.model_dir, verbose=0)
+    assert "already trained" in capsys.readouterr().out
+    assert (finished.run.model_dir / "metrics.jsonl").read_text() == before
+
+
+def test_another_configuration_is_refused_by_the_keys_that_differ(finished):
+    other = mtdnn.load_config(finished.run.model_dir / "config.yaml", ["training.epochs=7"])
+    with pytest.raises(mtdnn.UserError, match=r"training\.epochs.*--fresh"):
+        run_experiment(other, finished.run.model_dir, verbose=0)
+    assert load_run(finished.run.model_dir).config.training.epochs == 2
+
+
+def test_a_folder_of_something_else_is_refused(experiment, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(mtdnn.UserError, match="no run directory"):
+        run_experiment(mtdnn.load_config(experiment), folder, verbose=0)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_fresh_starts_over(experiment, tmp_path):
+    config = mtdnn.load_config(experiment, ["training.epochs=1"])
+    run_experiment(config, tmp_path / "run", verbose=0)
+    other = mtdnn.load_config(experiment, ["training.epochs=1", "training.seed=5"])
+    outcome = run_experiment(other, tmp_path / "run", fresh=True, verbose=0)
+    assert outcome.run.config.training.seed == 5
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) > 1
+
+
+def test_weights_of_another_run_are_taken_over_by_name(finished, experiment, tmp_path, capsys):
+    drop = mtdnn.load_config(experiment, [f"training.init_from={finished.run.model_dir}", "training.epochs=1"])
+    tasks = {name: task for name, task in drop.tasks.items() if name != "mood"}
+    import dataclasses
+
+    renamed = dataclasses.replace(drop, tasks=tasks | {"feeling": drop.tasks["mood"]})
+    run_experiment(renamed, tmp_path / "next", verbose=0)
+    said = capsys.readouterr().out
+    assert "new, not in the file: heads/feeling" in said
+    assert "in the file, not in this model: heads/mood" in said
+
+
+def test_bad_data_is_found_before_the_directory_is_made(experiment, tmp_path):
+    (experiment.parent / "mood.tsv").write_text("text\tlabel\na good day\tsplendid\n")
+    with pytest.raises(mtdnn.UserError, match=r"mood\.tsv:2"):
+        run_experiment(mtdnn.load_config(experiment), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "override", ["runtime.strategy=mirrored", "runtime.strategy=tpu", "runtime.precision=mixed_float16"]
+)
+def test_what_is_not_supported_is_refused_at_once(experiment, override):
+    with pytest.raises(mtdnn.UserError, match="is not supported by this version"):
+        prepare_runtime(mtdnn.load_config(experiment, [override]))

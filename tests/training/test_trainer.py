@@ -1,0 +1,132 @@
+"""The multi-task step moves what it should and nothing else; the loop keeps count, tells Keras, stops at NaN."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.config import OptimizerConfig
+from mtdnn_tf.training.checkpoints import model_parts
+
+
+@pytest.fixture
+def parts(experiment):
+    config = mtdnn.load_config(experiment)
+    tasks = mtdnn.load_tasks(config)
+    encoder = mtdnn.load_encoder(config.encoder.source, seed=1)
+    model = mtdnn.build_model(encoder, tasks, seed=1)
+    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    trainer = mtdnn.MultiTaskTrainer(model, tasks)
+    optimizer = mtdnn.build_optimizer(OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup=0.0), 100)
+    trainer.compile(optimizer)
+    return trainer, mixture, tasks
+
+
+def _values(trainer, tasks):
+    return {
+        part: {name: variable.numpy().copy() for name, variable in variables.items() if not name.startswith("seed")}
+        for part, variables in model_parts(trainer.model, tasks).items()
+    }
+
+
+def _moved(before, after):
+    return {part for part in before if any(np.any(before[part][n] != after[part][n]) for n in before[part])}
+
+
+def _batch_of(mixture, name):
+    for task_id, batch in zip(mixture.schedule(0), mixture.epoch_dataset(0), strict=True):
+        if mixture.task_names[task_id] == name:
+            return batch
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", ["mood", "follows", "close", "pick"])
+def test_a_step_moves_the_encoder_and_its_own_head_only(parts, name):
+    trainer, mixture, tasks = parts
+    others = {task.name for task in tasks} - {name}
+    for other in others:  # momentum of the other heads must not be spent on this task's step
+        trainer.step(other, _batch_of(mixture, other))
+    before = _values(trainer, tasks)
+    trainer.step(name, _batch_of(mixture, name))
+    assert _moved(before, _values(trainer, tasks)) == {"encoder", f"heads/{name}"}
+
+
+def test_a_san_step_leaves_the_unused_pooler_alone(parts):
+    trainer, mixture, tasks = parts
+    trainer.step("mood", _batch_of(mixture, "mood"))
+    before = _values(trainer, tasks)["encoder"]
+    trainer.step("follows", _batch_of(mixture, "follows"))
+    after = _values(trainer, tasks)["encoder"]
+    pooler = [name for name in before if "pooled_dense" in name]
+    assert pooler
+    assert all(np.array_equal(before[name], after[name]) for name in pooler)
+
+
+def test_loss_weight_scales_the_gradient_but_not_the_reported_loss(experiment):
+    results = {}
+    for weight in (1.0, 0.5):
+        keras.utils.set_random_seed(3)
+        config = mtdnn.load_config(experiment, [f"tasks.close.loss_weight={weight}", "encoder.dropout=0", "model.dropout=0"])
+        tasks = mtdnn.load_tasks(config)
+        encoder = mtdnn.load_encoder(config.encoder.source, dropout=0.0, seed=1)
+        model = mtdnn.build_model(encoder, tasks, dropout=0.0, seed=1)
+        mixture = mtdnn.build_mixture(tasks, encoder, config)
+        trainer = mtdnn.MultiTaskTrainer(model, tasks)
+        trainer.compile(mtdnn.build_optimizer(config.optimizer, 10))
+        results[weight] = trainer.step("close", _batch_of(mixture, "close"))
+    assert results[0.5][0] == pytest.approx(results[1.0][0], rel=1e-5)
+    assert results[0.5][1] == pytest.approx(results[1.0][1] / 2, rel=1e-4)
+
+
+class Watcher(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((epoch, dict(logs)))
+
+
+def test_fit_is_what_keras_callbacks_expect(parts):
+    trainer, mixture, _ = parts
+    watcher = Watcher()
+    history = trainer.fit(mixture, epochs=2, callbacks=[watcher], verbose=0)
+    assert watcher.batches == [*range(mixture.steps_per_epoch)] * 2
+    assert [epoch for epoch, _ in watcher.epochs] == [0, 1]
+    assert {"loss", "mood_loss", "follows_loss", "close_loss", "pick_loss"} == set(history.history)
+    assert watcher.model is trainer.model
+    assert trainer.progress.global_step == trainer.progress.total_steps == 2 * mixture.steps_per_epoch
+
+
+def test_a_callback_can_stop_training(parts):
+    trainer, mixture, _ = parts
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(trainer.model, "stop_training", True))
+    trainer.fit(mixture, epochs=2, callbacks=[stop], verbose=0)
+    assert trainer.progress.global_step == 1
+
+
+def test_the_progress_bar_knows_its_total(parts, capsys):
+    trainer, mixture, _ = parts
+    trainer.fit(mixture, epochs=1, verbose=1)
+    assert f"{mixture.steps_per_epoch}/{mixture.steps_per_epoch}" in capsys.readouterr().out
+
+
+def test_training_lowers_every_task_loss(parts):
+    trainer, mixture, _ = parts
+    history = trainer.fit(mixture, epochs=12, verbose=0).history
+    for name in ("mood", "follows", "close", "pick"):
+        losses = history[f"{name}_loss"]
+        assert losses[-1] < 0.7 * losses[0], (name, losses)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_task(parts):
+    trainer, mixture, _ = parts
+    head = trainer.model.get_layer("close")
+    head.weights[0].assign(np.full(head.weights[0].shape, np.nan))
+    with pytest.raises(mtdnn.UserError, match="task 'close' gave loss nan"):
+        trainer.fit(mixture, epochs=1, verbose=0)
