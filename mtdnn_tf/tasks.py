@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mtdnn_tf.config import ExperimentConfig, SourceConfig, TaskConfig
 from mtdnn_tf.config_build import build, to_plain
@@ -13,7 +14,16 @@ from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.config_tree import Branch, Origin, dump_yaml, parse_yaml, tree_of
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.ready_made import READY_MADE, ReadyMade, complete_source, with_defaults
-from mtdnn_tf.task_types import KNOWN_HEADS, KNOWN_LOSSES, KNOWN_METRICS, RESERVED_NAMES, TASK_TYPES, TaskType
+from mtdnn_tf.task_types import (
+    BINARY_METRICS,
+    KNOWN_HEADS,
+    KNOWN_LOSSES,
+    KNOWN_METRICS,
+    PAIR_HEADS,
+    RESERVED_NAMES,
+    TASK_TYPES,
+    TaskType,
+)
 
 __all__ = [
     "KNOWN_HEADS",
@@ -56,3 +66,181 @@ class TaskSpec:
     batch_size: int | None = None  # None: data.batch_size
     max_examples: int | None = None
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)  # by split: train, dev, test
+
+
+Item = TypeVar("Item")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def load_tasks(config: ExperimentConfig) -> tuple[TaskSpec, ...]:
+    """Complete every task of a configuration from its ready-made specification and its type, and check it.
+
+    Raises:
+        UserError: `tasks.<name>.<key>`, the rule, and what came: an unknown type, head, loss or metric, one that does not suit
+            the task, a name that cannot be used, texts, labels or a range that are missing or out of place.
+    """
+    tasks = tuple(_complete(name, task) for name, task in config.tasks.items())
+    by_name = {task.name: task for task in tasks}
+    for task in tasks:
+        if task.head_of is not None:
+            _check_lender(task, by_name)
+    return tasks
+
+
+def _complete(name: str, written: TaskConfig) -> TaskSpec:
+    where = f"tasks.{name}"
+    _check_name(where, name)
+    ready = _ready_made(where, written)
+    task = with_defaults(written, ready) if ready else written
+    kind = _known(f"{where}.type", "task type", _demanded(task.type, f"{where}.type", TASK_TYPES), TASK_TYPES)
+    text = _checked_text(where, task, kind)
+    _check_outputs(where, task, kind)
+    head = task.head or (kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0])
+    _check_suits(f"{where}.head", "head", head, KNOWN_HEADS, kind.heads, task.type)
+    if head in PAIR_HEADS and len(text) != 2:
+        raise UserError(f"{where}.head: {head!r} reads two texts against each other; text has {len(text)} column")
+    loss = task.loss or kind.losses[0]
+    _check_suits(f"{where}.loss", "loss", loss, KNOWN_LOSSES, kind.losses, task.type)
+    metrics, main_metric = _metrics(where, task, kind)
+    return TaskSpec(
+        name=name,
+        type=str(task.type),
+        text=text,
+        labels=task.labels or (),
+        range=task.range,
+        head=head,
+        head_of=task.head_of,
+        dropout=task.dropout,
+        loss=loss,
+        loss_weight=1.0 if task.loss_weight is None else task.loss_weight,
+        metrics=metrics,
+        main_metric=main_metric,
+        pair_order=task.pair_order or "premise_first",
+        batch_size=task.batch_size,
+        max_examples=task.max_examples,
+        sources=_sources(task, text, ready),
+    )
+
+
+def _check_name(where: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{where}: a task's name must be lower-case letters, digits and _, a letter first (as in my_task_2)")
+    if name in RESERVED_NAMES:
+        raise UserError(f"{where}: this name is taken by a part of the model; choose another, such as {name}_task")
+
+
+def _ready_made(where: str, task: TaskConfig) -> ReadyMade | None:
+    return None if task.use is None else _known(f"{where}.use", "ready-made task", task.use, READY_MADE)
+
+
+def _demanded(value: str | None, where: str, known: Iterable[str]) -> str:
+    if value is None:
+        raise UserError(f"{where}: is missing; it must be one of {', '.join(sorted(known))} (or use: a ready-made task)")
+    return value
+
+
+def _known(where: str, kind: str, name: str, table: Mapping[str, Item]) -> Item:
+    if name not in table:
+        raise UserError(unknown_name(where, kind, name, table))
+    return table[name]
+
+
+def _check_suits(
+    where: str, kind: str, name: str, known: Sequence[str], suitable: Sequence[str], task_type: str | None
+) -> None:
+    if name not in known:
+        raise UserError(unknown_name(where, kind, name, known))
+    if name not in suitable:
+        raise UserError(f"{where}: {name!r} does not suit {task_type}; it takes {', '.join(suitable)}")
+
+
+def _checked_text(where: str, task: TaskConfig, kind: TaskType) -> tuple[str, ...]:
+    if task.text is None:
+        raise UserError(f"{where}.text: is missing; list the text columns, as in [premise, hypothesis]")
+    if len(task.text) not in kind.arities:
+        expected = " or ".join(str(count) for count in kind.arities)
+        raise UserError(f"{where}.text: {task.type} takes {expected} text columns, received {len(task.text)}")
+    if len(set(task.text)) < len(task.text) or {"label", "group"} & set(task.text):
+        raise UserError(
+            f"{where}.text: columns must have different names, none of them label or group; received {', '.join(task.text)}"
+        )
+    return task.text
+
+
+def _check_outputs(where: str, task: TaskConfig, kind: TaskType) -> None:
+    labels = task.labels or ()
+    if kind.has_labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
+        raise UserError(f"{where}.labels: {task.type} needs two or more different names, received [{', '.join(labels)}]")
+    if labels and not kind.has_labels:
+        raise UserError(f"{where}.labels: {task.type} has no label names; remove them, or set type: classification")
+    if task.range and task.type != "regression":
+        raise UserError(f"{where}.range: only regression has a range; remove it, or set type: regression")
+
+
+def _metrics(where: str, task: TaskConfig, kind: TaskType) -> tuple[tuple[str, ...], str]:
+    metrics = task.metrics or kind.metrics
+    for name in metrics:
+        _check_suits(f"{where}.metrics", "metric", name, KNOWN_METRICS, kind.known_metrics, task.type)
+        if name in BINARY_METRICS and len(task.labels or ()) != 2:
+            raise UserError(f"{where}.metrics: {name!r} needs exactly two labels, the second one counted as positive")
+    main_metric = task.main_metric or (kind.main_metric if kind.main_metric in metrics else metrics[0])
+    if main_metric not in metrics:
+        raise UserError(unknown_name(f"{where}.main_metric", "metric of this task", main_metric, metrics))
+    return metrics, main_metric
+
+
+def _sources(task: TaskConfig, text: tuple[str, ...], ready: ReadyMade | None) -> dict[str, SourceConfig]:
+    written = {split: getattr(task, split) for split in SPLITS if getattr(task, split) is not None}
+    merged = {split: replace(source, columns={**task.columns, **source.columns}) for split, source in written.items()}
+    return {split: complete_source(source, split, text, ready) for split, source in merged.items()}
+
+
+def _check_lender(task: TaskSpec, tasks: Mapping[str, TaskSpec]) -> None:
+    where = f"tasks.{task.name}.head_of"
+    lender = _known(where, "task", str(task.head_of), tasks)
+    if lender.head_of is not None:
+        raise UserError(f"{where}: {lender.name} has no head of its own; name {lender.head_of}")
+    mine, theirs = ((spec.type, spec.labels, len(spec.text)) for spec in (task, lender))
+    if mine != theirs:
+        raise UserError(
+            f"{where}: type, labels and number of texts must be those of {lender.name}, {theirs}; received {mine}"
+        )
+    if "train" in task.sources:
+        raise UserError(f"tasks.{task.name}.train: a task with head_of is scored, not trained; remove it, or head_of")
+
+
+def task_to_dict(task: TaskSpec) -> dict[str, Any]:
+    """Return the task as plain dicts, lists and scalars; `task_from_dict` reads it back."""
+    plain: dict[str, Any] = to_plain(task)
+    return plain
+
+
+def task_from_dict(plain: Mapping[str, Any]) -> TaskSpec:
+    """Return the task that `task_to_dict` wrote.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value of another type.
+    """
+    task: TaskSpec = build(TaskSpec, tree_of(plain, Origin("task", Path.cwd())), "")
+    return task
+
+
+def dump_tasks(tasks: Iterable[TaskSpec]) -> str:
+    """Return tasks as YAML, a mapping by name; `read_tasks` reads it back."""
+    return dump_yaml({task.name: task_to_dict(task) for task in tasks})
+
+
+def read_tasks(path: str | Path) -> tuple[TaskSpec, ...]:
+    """Read what `dump_tasks` wrote.
+
+    Raises:
+        UserError: the file can't be read, or is no mapping of tasks.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as UTF-8 text: {error}") from None
+    tree = parse_yaml(text, str(path), Path(path).absolute().parent)
+    if not isinstance(tree, Branch):
+        raise UserError(f"{path}: must be a mapping of tasks by name")
+    return tuple(build(TaskSpec, node, name) for name, node in tree.children.items())

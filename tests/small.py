@@ -15,7 +15,10 @@ ROWS = {
     "close": ("sentence1\tsentence2\tscore", ["a dog\ta hound\t4.5", "a dog\ta star\t0.5", "tea\ttea\t5"] * 3),
     "pick": (
         "question\tanswer\tlabel",
-        ["who?\tthe baker\t1", "who?\tat noon\t0", "when?\tat noon\t1", "when?\tthe baker\t0", "when?\thome\t0"] * 2,
+        [
+            f"{who}\tthe baker\t1\n{who}\tat noon\t0\n{when}\tat noon\t1\n{when}\tthe baker\t0\n{when}\thome\t0"
+            for who, when in (("who?", "when?"), ("who bakes?", "at what time?"))
+        ],
     ),
 }
 YAML = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
 from dataclasses import dataclass
 
 from mtdnn_tf.config import SourceConfig
@@ -33,15 +33,65 @@ def find_columns(task: TaskSpec, source: SourceConfig, table: Table, labelled: b
     for role in source.columns:
         if role not in roles:
             raise UserError(unknown_name(f"{source.path}: columns", "column of the task", role, roles))
-    keys = _lookup(source, table, [*task.text, "label"]) | _lookup(source, table, {"group"} & set(source.columns))
-    label = None if labelled is False else keys["label"]
-    demanded = [*task.text, *(["label"] if labelled else []), *(["group"] if "group" in source.columns else [])]
-    for role in demanded:
-        if keys[role] is None:
-            raise UserError(_missing(source, table, role))
     if table.names is None and not source.columns:
-        _check_width(task, table, labelled)
-    return Columns(tuple(key for key in map(keys.get, task.text) if key is not None), label, keys.get("group"))
+        return _by_order(task, source, table, labelled)
+    text = tuple(_demanded(source, table, name) for name in task.text)
+    label = None
+    if labelled is not False:
+        label = _demanded(source, table, "label") if labelled else _key(source, table, "label")
+    group = _demanded(source, table, "group") if "group" in source.columns else None
+    return Columns(text, label, group)
+
+
+def _by_order(task: TaskSpec, source: SourceConfig, table: Table, labelled: bool | None) -> Columns:
+    """Take a file without header or mapping: the text columns first, then the label."""
+    texts = len(task.text)
+    if table.width not in ((texts + 1,) if labelled else (texts, texts + 1)):
+        expected = ", ".join([*task.text, "label"])
+        raise UserError(
+            f"{source.path}:1: {_count(table.width)}, expected {texts + 1} ({expected}) in a file without a header; "
+            "say where they stand with `columns: {<name>: <position from 0>}`"
+        )
+    label = texts if labelled is not False and table.width > texts else None
+    return Columns(tuple(range(texts)), label, None)
+
+
+def _demanded(source: SourceConfig, table: Table, role: str) -> Key:
+    key = _key(source, table, role)
+    if key is None:
+        raise UserError(_missing(source, table, role))
+    return key
+
+
+def _key(source: SourceConfig, table: Table, role: str) -> Key | None:
+    """Return what a row's value of this role is taken with, or None where the table has no such column."""
+    wanted = source.columns.get(role, role)
+    if isinstance(wanted, int):
+        return None if table.by_name or not 0 <= wanted < table.width else wanted
+    if table.names is None or wanted not in table.names:
+        return None
+    return wanted if table.by_name else table.names.index(wanted)
+
+
+def _missing(source: SourceConfig, table: Table, role: str) -> str:
+    wanted = source.columns.get(role, role)
+    asked = f"column {quoted(wanted)}" if wanted == role else f"column {quoted(wanted)} (mapped to {role!r})"
+    if isinstance(wanted, int):
+        return f"{table.origin}: no {asked}: {_count(table.width)}, positions count from 0" if not table.by_name else (
+            f"{table.origin}: no {asked}: its columns have names, not positions: {', '.join(table.names or ())}"
+        )
+    if table.names is None:
+        return f"{table.origin}: no {asked}: the file has no header; map {role!r} to a position from 0"
+    found = difflib.get_close_matches(wanted, table.names, n=1)
+    closest = f" Did you mean {found[0]!r}?" if found else ""
+    return (
+        f"{table.origin}:1: no {asked} among {shortened(', '.join(table.names), 200)}.{closest} "
+        f"Map it with `columns: {{{role}: <name>}}`, or say `header: false` where the first line is data"
+    )
+
+
+def _count(width: int) -> str:
+    return "1 column" if width == 1 else f"{width} columns"
 
 
 def column_title(table: Table, key: Key) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.labels import parse_labels, raw_label
 from mtdnn_tf.data.lines import quoted, shortened
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, split_path
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.tasks import TaskSpec
-
-Key = int | str
 
 # A format is added here, and its file ending below.
 FORMATS: dict[str, Callable[[SourceConfig], Table]] = {
@@ -77,17 +77,135 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
         UserError: one line with file and line, the rule, what was received, and what would be right.
     """
     table = FORMATS[_format(source)](source)
-    columns = _find_columns(task, source, table, labelled)
+    columns = find_columns(task, source, table, labelled)
     rows = _collect(source, table, columns)
     lines = np.array(rows.lines, np.int32)
-    labels = None
-    if columns.label is not None and not (labelled is None and _all_missing(task, source, table, rows.labels)):
-        label_column = f"column {columns.shown('label')}"
-        labels = parse_labels(
-            task, source.labels, rows.labels, lambda row: f"{table.origin}:{lines[row]}: {label_column}"
+    return Examples(
+        tuple(rows.texts),
+        _labels(task, source, table, columns, rows, labelled),
+        _groups(task, table, columns, rows),
+        table.origin,
+        lines,
+    )
+
+
+@dataclass
+class _Rows:
+    """Columns of a table as they stand there."""
+
+    texts: list[list[str]]
+    labels: list[str]
+    groups: list[str]
+    lines: list[int]
+
+
+def _format(source: SourceConfig) -> str:
+    if source.format != "auto":
+        if source.format not in FORMATS:
+            raise UserError(unknown_name(f"{source.path}: format", "format", source.format, FORMATS))
+        return source.format
+    if source.path.startswith("tfds:"):
+        return "tfds"
+    name = PurePath(source.path.lower().removesuffix(".gz"))
+    if name.suffix not in ENDINGS:
+        raise UserError(
+            f"{source.path}: the format cannot be told from the ending {name.suffix!r}; "
+            f"known endings: {', '.join(ENDINGS)}; or name it: `format: {' or '.join(FORMATS)}`"
         )
-    groups = None
-    if task.type == "ranking":
-        grouped = columns.group is not None
-        groups = _group_ids(table.origin, rows.groups if grouped else rows.texts[0], rows.lines, grouped)
-    return Examples(tuple(rows.texts), labels, groups, table.origin, lines)
+    return ENDINGS[name.suffix]
+
+
+def _with_split(source: SourceConfig, split: str) -> SourceConfig:
+    """Name the split of a dataset that names none; `load_tasks` has done so already."""
+    if _format(source) != "tfds" or split_path(source)[1] is not None:
+        return source
+    return replace(source, split=_TFDS_SPLITS[split])
+
+
+def _collect(source: SourceConfig, table: Table, columns: Columns) -> _Rows:
+    rows = _Rows([[] for _ in columns.text], [], [], [])
+    for line, values in table.rows:
+        where = f"{table.origin}:{line}"
+        label = "" if columns.label is None else _label_of(where, table, values, columns.label)
+        if columns.label is not None and label in source.ignore_labels:
+            continue
+        for texts, key in zip(rows.texts, columns.text, strict=True):
+            texts.append(_text_of(where, table, values, key))
+        rows.labels.append(label)
+        if columns.group is not None:
+            rows.groups.append(_label_of(where, table, values, columns.group))
+        rows.lines.append(line)
+    if not rows.lines:
+        ignored = " that is not ignored" if source.ignore_labels else ""
+        raise UserError(f"{table.origin}: holds no row{ignored}; expected at least one")
+    return rows
+
+
+def _value(where: str, table: Table, values: Any, key: Key) -> Any:
+    if table.by_name and key not in values:
+        known = ", ".join(values) or "none"
+        raise UserError(f"{where}: the key {key!r} is missing; this row has {shortened(known, 200)}")
+    return values[key]
+
+
+def _text_of(where: str, table: Table, values: Any, key: Key) -> str:
+    value = _value(where, table, values, key)
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: column {column_title(table, key)} must be a text (in quotes), received {quoted(value)}"
+        )
+    return value
+
+
+def _label_of(where: str, table: Table, values: Any, key: Key) -> str:
+    return raw_label(f"{where}: column {column_title(table, key)}", _value(where, table, values, key))
+
+
+def _labels(
+    task: TaskSpec, source: SourceConfig, table: Table, columns: Columns, rows: _Rows, labelled: bool | None
+) -> np.ndarray | None:
+    if columns.label is None or (labelled is None and table.no_label.issuperset(rows.labels)):
+        return None
+    title = column_title(table, columns.label)
+    return parse_labels(
+        task, source.labels, rows.labels, lambda row: f"{table.origin}:{rows.lines[row]}: column {title}"
+    )
+
+
+def _groups(task: TaskSpec, table: Table, columns: Columns, rows: _Rows) -> np.ndarray | None:
+    """Number the queries; the candidates of one stand together, told by `group` or by the same first text."""
+    if task.type != "ranking":
+        return None
+    keys = rows.texts[0] if columns.group is None else rows.groups
+    first_lines: dict[str, int] = {}
+    ids: list[int] = []
+    previous = None
+    for key, line in zip(keys, rows.lines, strict=True):
+        if key != previous:
+            if key in first_lines:
+                raise UserError(
+                    f"{table.origin}:{line}: query {quoted(key)} has been there already, from line {first_lines[key]} on; the "
+                    "candidates of one query must stand together: sort the file, or map `group` to a column of query ids"
+                )
+            first_lines[key] = line
+            previous = key
+        ids.append(len(first_lines) - 1)
+    return np.array(ids, np.int32)
+
+
+def _limited(examples: Examples, task: TaskSpec) -> Examples:
+    """Keep `max_examples` examples (of ranking: queries), the same ones in every run, in the order of the file."""
+    items = np.arange(len(examples)) if examples.groups is None else examples.groups
+    count = int(items[-1]) + 1
+    if task.max_examples is None or task.max_examples >= count:
+        return examples
+    chosen = np.random.default_rng(zlib.crc32(task.name.encode())).permutation(count)[: task.max_examples]
+    rows = np.flatnonzero(np.isin(items, chosen))
+    groups = None if examples.groups is None else np.unique(examples.groups[rows], return_inverse=True)[1]
+    return Examples(
+        tuple([texts[row] for row in rows] for texts in examples.texts),
+        None if examples.labels is None else examples.labels[rows],
+        None if groups is None else groups.astype(np.int32),
+        examples.origin,
+        examples.lines[rows],
+    )

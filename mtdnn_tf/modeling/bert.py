@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
-from mtdnn_tf.modeling.seeds import derive_seed
+from mtdnn_tf.seeds import derive_seed
 
 
 def _gelu_erf(x: Any) -> Any:

@@ -17,7 +17,7 @@ from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.bert import BertEncoder, draw_weights, seed_dropout
 from mtdnn_tf.modeling.directories import DIRECTORY_FORMS, Loaded, build_backbone, load_directory
-from mtdnn_tf.modeling.seeds import derive_seed
+from mtdnn_tf.seeds import derive_seed
 
 FORMS = (
     "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",

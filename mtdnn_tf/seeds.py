@@ -1,4 +1,4 @@
-"""Seeds of parts of a model, each a function of the run's seed and the part's name alone."""
+"""Seeds of the parts of a run, each a function of the run's seed and the part's name alone."""
 
 from __future__ import annotations
 

@@ -1,0 +1,163 @@
+"""Tokenised examples in batches: shuffled by (seed, epoch) alone, of similar length, padded to the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.data.sources import Examples
+from mtdnn_tf.data.text import Tokenizer, pack, with_masks
+from mtdnn_tf.seeds import derive_seed
+from mtdnn_tf.tasks import TaskSpec
+
+Epochs = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+_CHUNK = 4096  # texts tokenised at once
+_POOL = 50  # batches; within a pool, items of similar length come together
+
+
+@dataclass(frozen=True)
+class TokenizedTask:
+    """One task's split as packed token ids. An item is what a batch counts: a row, of ranking a query with all its rows."""
+
+    task: TaskSpec
+    token_ids: np.ndarray  # [tokens] int32, all rows one after the other
+    row_splits: np.ndarray  # [rows + 1] int64
+    first_lengths: np.ndarray  # [rows] int32: leading positions with segment id 0
+    labels: np.ndarray | None  # [rows]
+    groups: np.ndarray | None  # ranking: [rows] int32, index of the query
+    max_length: int
+    pad_id: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, `[rows] int64`."""
+        return np.diff(self.row_splits)
+
+    @property
+    def item_splits(self) -> np.ndarray:
+        """Where items begin and end, `[items + 1] int64`: item i has rows item_splits[i] to item_splits[i + 1]."""
+        if self.groups is None:
+            return np.arange(len(self.row_splits), dtype=np.int64)
+        starts = np.flatnonzero(np.diff(self.groups, prepend=-1))
+        return np.append(starts, len(self.groups)).astype(np.int64)
+
+    @property
+    def num_items(self) -> int:
+        """The number of rows; of ranking, of queries."""
+        return len(self.item_splits) - 1
+
+
+def tokenize_task(examples: Examples, task: TaskSpec, tokenizer: Tokenizer, max_length: int) -> TokenizedTask:
+    """Tokenise and pack all examples of a task (see `pack`)."""
+    ids, lengths, first_lengths = [], [], []
+    for start in range(0, len(examples), _CHUNK):
+        tokens = [tokenizer(tf.constant(texts[start : start + _CHUNK])) for texts in examples.texts]
+        packed, first = pack(tokens, tokenizer, max_length, task.pair_order)
+        ids.append(packed.values.numpy())
+        lengths.append(packed.row_lengths().numpy())
+        first_lengths.append(first.numpy())
+    return TokenizedTask(
+        task=task,
+        token_ids=np.concatenate(ids),
+        row_splits=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
+        first_lengths=np.concatenate(first_lengths),
+        labels=examples.labels,
+        groups=examples.groups,
+        max_length=max_length,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def num_batches(tokenized: TokenizedTask, batch_size: int) -> int:
+    """Return how many batches an epoch has: every item once, the last batch as it comes."""
+    return -(-tokenized.num_items // batch_size)
+
+
+def training_batches(
+    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int], seed: int, task_id: int = 0
+) -> Epochs:
+    """Return the function from (epoch, batches to leave out) to that epoch's batches of this task.
+
+    It is a function of seed, task name and epoch alone: items are shuffled, cut into pools of 50 batches, sorted within the
+    pool by the bucket they need, cut into batches, and the batches shuffled. Every item comes once; one batch at most is smaller.
+
+    Args:
+        tokenized: the task's training split.
+        batch_size: items.
+        buckets: padded lengths, ascending; a batch is padded to the smallest that holds its longest row.
+        seed: of the run.
+        task_id: what `task_id` of every batch says.
+
+    Returns:
+        A function of two `[] int64`. Batch: `token_ids`, `segment_ids`, `padding_mask` `[rows, length] int32`, `label`
+        `[rows] float32`, `group` `[rows] int32` (index of the item within the batch), `task_id` `[rows] int32`.
+    """
+    rows = _Rows(tokenized, buckets, task_id)
+    items, batches = tokenized.num_items, num_batches(tokenized, batch_size)
+    longest = np.maximum.reduceat(tokenized.lengths, tokenized.item_splits[:-1])
+    needed = tf.constant(np.searchsorted(rows.buckets, longest), tf.int64)
+    pool = tf.range(items, dtype=tf.int64) // (_POOL * batch_size)
+    seeds = [derive_seed(seed, tokenized.task.name, purpose) for purpose in ("items", "batches")]
+
+    def epoch_batches(epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+        item_seed, batch_seed = (tf.stack([tf.constant(value, tf.int64), epoch]) for value in seeds)
+        order = tf.random.experimental.stateless_shuffle(tf.range(items, dtype=tf.int64), item_seed)
+        by_length = tf.argsort(pool * (len(rows.buckets) + 1) + tf.gather(needed, order), stable=True)
+        order = tf.gather(order, by_length)
+        order = tf.pad(order, [[0, batches * batch_size - items]], constant_values=-1)
+        batch_order = tf.random.experimental.stateless_shuffle(tf.range(batches), batch_seed)
+        chosen = tf.gather(tf.reshape(order, [batches, batch_size]), batch_order[start:])
+        return tf.data.Dataset.from_tensor_slices(chosen).map(
+            lambda indices: rows.batch_of_items(tf.boolean_mask(indices, indices >= 0)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    return epoch_batches
+
+
+def evaluation_batches(
+    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int]
+) -> tuple[tf.data.Dataset, np.ndarray]:
+    """Return all rows in batches of similar length, and the order that they come in, `[rows] int64`."""
+    rows = _Rows(tokenized, buckets, task_id=0)
+    order = np.argsort(tokenized.lengths, kind="stable")
+    indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+    return indices.map(rows.batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), order
+
+
+class _Rows:
+    """A split's arrays as tensors, and batches gathered from them."""
+
+    def __init__(self, tokenized: TokenizedTask, buckets: Sequence[int], task_id: int) -> None:
+        below = [length for length in sorted(buckets) if length < tokenized.max_length]
+        self.buckets = np.array([*below, tokenized.max_length], np.int64)
+        self._ids = tf.constant(tokenized.token_ids)
+        self._splits = tf.constant(tokenized.row_splits)
+        self._first_lengths = tf.constant(tokenized.first_lengths)
+        labels = np.zeros(len(tokenized.first_lengths)) if tokenized.labels is None else tokenized.labels
+        self._labels = tf.constant(labels, tf.float32)
+        self._items = tf.constant(tokenized.item_splits)
+        self._pad_id, self._task_id = tokenized.pad_id, task_id
+
+    def batch_of_items(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.ragged.range(tf.gather(self._items, items), tf.gather(self._items, items + 1))
+        batch = self.batch(rows.values)
+        return batch | {"group": tf.cast(rows.value_rowids(), tf.int32)}
+
+    def batch(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        starts, ends = tf.gather(self._splits, rows), tf.gather(self._splits, rows + 1)
+        ids = tf.ragged.range(starts, ends).with_values(tf.gather(self._ids, tf.ragged.range(starts, ends).values))
+        longest = tf.reduce_max(ends - starts)
+        length = tf.reduce_min(tf.boolean_mask(self.buckets, self.buckets >= longest))
+        dense = ids.to_tensor(self._pad_id)
+        dense = tf.pad(dense, [[0, 0], [0, length - longest]], constant_values=self._pad_id)
+        lengths = tf.cast(ends - starts, tf.int32)
+        count = tf.shape(rows)[0]
+        return with_masks(dense, lengths, tf.gather(self._first_lengths, rows)) | {
+            "label": tf.gather(self._labels, rows),
+            "group": tf.range(count),
+            "task_id": tf.fill([count], self._task_id),
+        }

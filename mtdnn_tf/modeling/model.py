@@ -1,0 +1,116 @@
+"""The multi-task network as one functional Keras model: a shared encoder, one named output for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from mtdnn_tf.config import ModelConfig
+from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.encoders import Encoder
+from mtdnn_tf.modeling.heads import Head, build_head
+from mtdnn_tf.modeling.sharing import SHARING_MODES
+from mtdnn_tf.tasks import TaskSpec
+
+INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
+
+def build_model(
+    encoder: Encoder,
+    tasks: Sequence[TaskSpec],
+    sharing: str = "stack_cls",
+    *,
+    pooler: str = "pretrained",
+    dropout: float = 0.1,
+    san_steps: int = 5,
+    san_prediction_dropout: float = 0.1,
+    seed: int = 0,
+) -> keras.Model:
+    """Build the network of Liu et al. (2019), Figure 1.
+
+    Args:
+        encoder: shared by all tasks; the model holds its backbone as the layer `encoder`.
+        tasks: each becomes an output; those with `head_of` use another task's and get none.
+        sharing: of `SHARING_MODES`.
+        pooler: what linear heads see: `pretrained` (the encoder's tanh pooler) or `none` (the [CLS] position itself).
+        dropout: of heads whose task names none.
+        san_steps: K of the SAN heads.
+        san_prediction_dropout: how often a SAN step is left out of the mean in training.
+        seed: heads are drawn from it and the task's name: adding a task changes no other head.
+
+    Returns:
+        Inputs `token_ids`, `segment_ids`, `padding_mask`, `[batch, length] int32`; outputs {task: logits `[batch, C] float32`}.
+        The layer named like a task is its head.
+
+    Raises:
+        UserError: an unknown name, two tasks of one name, a head that does not suit its task, or no task at all.
+    """
+    if sharing not in SHARING_MODES:
+        raise UserError(unknown_name("model.sharing", "sharing mode", sharing, SHARING_MODES))
+    owners = [task for task in tasks if task.head_of is None]
+    names = [task.name for task in owners]
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"tasks: needs one or more tasks of different names, received {', '.join(names) or 'none'}")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
+    sequence, vector = SHARING_MODES[sharing](encoder.backbone(inputs), pooler)
+    outputs = {}
+    for task in owners:
+        head = build_head(
+            task,
+            dropout=dropout,
+            san_steps=san_steps,
+            san_prediction_dropout=san_prediction_dropout,
+            seed=seed,
+        )
+        outputs[task.name] = head(sequence, vector, inputs["segment_ids"], inputs["padding_mask"])
+    return keras.Model(inputs, outputs, name="mtdnn")
+
+
+def build_model_from_config(
+    encoder: Encoder, tasks: Sequence[TaskSpec], config: ModelConfig, seed: int = 0
+) -> keras.Model:
+    """Build the model that the section `model` of a configuration describes; see `build_model`."""
+    return build_model(
+        encoder,
+        tasks,
+        config.sharing,
+        pooler=config.pooler,
+        dropout=config.dropout,
+        san_steps=config.san_steps,
+        san_prediction_dropout=config.san_prediction_dropout,
+        seed=seed,
+    )
+
+
+def task_model(model: keras.Model, name: str) -> keras.Model:
+    """Return the part of the model that one task uses; weights are shared, the output is its logits `[batch, C] float32`.
+
+    Raises:
+        UserError: the model has no such task.
+    """
+    if name not in model.output:
+        raise UserError(unknown_name("task_model", "task", name, model.output))
+    return keras.Model(model.input, model.output[name], name=f"mtdnn_{name}")
+
+
+def shared_model(model: keras.Model) -> keras.Model:
+    """Return the part below the heads: outputs the sequence `[batch, length, d]` and the sentence vector `[batch, d]`."""
+    sequence, vector, *_ = _heads(model)[0].input
+    return keras.Model(model.input, [sequence, vector], name="mtdnn_shared")
+
+
+def apply_head(model: keras.Model, name: str, sequence: Any, vector: Any, segment_ids: Any, padding_mask: Any) -> Any:
+    """Return one task's logits for what `shared_model` gave, without dropout."""
+    return model.get_layer(name)(sequence, vector, segment_ids, padding_mask, training=False)
+
+
+def parameter_counts(model: keras.Model) -> dict[str, int]:
+    """Return the number of weights of each part: `encoder` and `heads/<task>`."""
+    heads = {f"heads/{head.name}": head.count_params() for head in _heads(model)}
+    return {"encoder": model.get_layer("encoder").count_params(), **heads}
+
+
+def _heads(model: keras.Model) -> list[Head]:
+    return [layer for layer in model.layers if isinstance(layer, Head)]
