@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from mtdnn_tf.config import ExperimentConfig, load_config
 from mtdnn_tf.errors import UserError, unknown_name
@@ -72,11 +73,34 @@ def model_dir_from_flags() -> Path:
     raise UserError("--model_dir is missing: name a run directory, as in --model_dir=runs/quickstart")
 
 
+def start_tensorflow() -> None:
+    """Import TensorFlow and look for devices without the pages of notes that its libraries print; `--debug` shows them.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach these notes: they are written before TensorFlow's own logging is set up. What fails is
+    an exception, which is not hidden.
+    """
+    if _DEBUG.value:
+        return
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow as tf
+            import tensorflow_text  # noqa: F401
+
+            tf.config.list_physical_devices()
+            tf.get_logger().setLevel("WARNING")
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run an entry point under absl: a `UserError` becomes one line on standard error and exit status 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes bury the one line that matters
-
     def wrapped(argv: Sequence[str]) -> None:
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # libraries' notes bury the one line that matters
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: every option is a flag, --name=value; see --help")

@@ -13,6 +13,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Where the scores go as JSON. Defa
 def main() -> None:
     """Load the run, score it, print the table, write the JSON."""
     model_dir = cli.model_dir_from_flags()
+    cli.start_tensorflow()
     from mtdnn_tf.evaluation.evaluate import SplitScorer
     from mtdnn_tf.evaluation.predictions import write_predictions
     from mtdnn_tf.evaluation.report import score_table, write_scores

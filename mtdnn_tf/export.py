@@ -13,6 +13,7 @@ _KIND = flags.DEFINE_enum("kind", None, ["text", "ids"], "text: raw strings in; 
 def main() -> None:
     """Load the run, export it, say how to use it."""
     model_dir = cli.model_dir_from_flags()
+    cli.start_tensorflow()
     from mtdnn_tf.evaluation.runs import load_run
     from mtdnn_tf.serving.saved_model import export_run
 

@@ -15,6 +15,7 @@ _TIMED = flags.DEFINE_bool("timed", True, "Takes a few real steps to estimate th
 def main() -> None:
     """Read the flags, plan, print."""
     config = cli.config_from_flags()
+    cli.start_tensorflow()
     from mtdnn_tf.experiment import prepare_runtime
     from mtdnn_tf.files import write_text_atomically
     from mtdnn_tf.planning import make_plan, plan_table

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mtdnn_tf.config import ExperimentConfig, config_hash
-from mtdnn_tf.data.batches import TokenizedTask, tokenize_task
+from mtdnn_tf.data.batches import TokenizedTask
 from mtdnn_tf.data.mixing import Mixture, build_mixture
-from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.modeling.model import parameter_counts
@@ -39,20 +38,15 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     """
     model, tasks, encoder = build_run_model(config)
     mixture = build_mixture(tasks, encoder, config)
-    tokenized = {
-        task.name: tokenize_task(read_examples(task, "train"), task, encoder.tokenizer, config.data.max_length)
-        for task in tasks
-        if task.name in mixture.batch_counts
-    }
     counts = parameter_counts(model)
     plan: dict[str, Any] = {
         "configuration": config_hash(config),
-        "tasks": {name: _task_plan(name, split, mixture, config) for name, split in tokenized.items()},
+        "tasks": {name: _task_plan(name, split, mixture, config) for name, split in mixture.tokenized.items()},
         "epochs": config.training.epochs,
         "steps_per_epoch": mixture.steps_per_epoch,
         "total_steps": mixture.steps_per_epoch * config.training.epochs,
         "parameters": counts,
-        "memory_gb": round(_memory_bytes(config, encoder, tokenized.values(), sum(counts.values())) / 1e9, 2),
+        "memory_gb": round(_memory_bytes(config, encoder, mixture.tokenized.values(), sum(counts.values())) / 1e9, 2),
         "minutes": None,
     }
     if timed:
@@ -62,12 +56,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     return plan
 
 
-def _lengths(split: TokenizedTask) -> np.ndarray:
-    return np.diff(split.row_splits)
-
-
 def _task_plan(name: str, split: TokenizedTask, mixture: Mixture, config: ExperimentConfig) -> dict[str, Any]:
-    lengths = _lengths(split)
+    lengths = split.lengths
     return {
         "examples": mixture.example_counts[name],
         "steps_per_epoch": mixture.batch_counts[name],
@@ -81,7 +71,7 @@ def _task_plan(name: str, split: TokenizedTask, mixture: Mixture, config: Experi
 
 def _memory_bytes(config: ExperimentConfig, encoder: Encoder, splits: Any, parameters: int) -> float:
     """Estimate the peak: copies of the weights, and the activations that the longest batch keeps for its gradient."""
-    longest = max(int(_lengths(split).max()) for split in splits)
+    longest = max(int(split.lengths.max()) for split in splits)
     rows, width = config.data.batch_size, encoder.hidden_dim
     # A Transformer layer keeps about 16 tensors of [B, L, d] (its feed-forward part is 4 d wide) and 3 of [B, heads, L, L].
     heads = max(width // 64, 1)

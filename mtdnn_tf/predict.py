@@ -27,6 +27,7 @@ def main() -> None:
         raise UserError("give either --model_dir (a run) or --saved_model (an exported text model)")
     if _TASK.value is None:
         raise UserError("--task is missing: name the task that answers")
+    cli.start_tensorflow()
     from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, read_input, score_input
     from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
     from mtdnn_tf.files import write_text_atomically

@@ -19,6 +19,7 @@ def main() -> None:
     """Read the flags, run, say what came out."""
     config, model_dir = cli.config_from_flags(), cli.model_dir_from_flags()
     # TensorFlow takes seconds to import: not before the configuration is known to be good.
+    cli.start_tensorflow()
     from mtdnn_tf.evaluation.report import score_table
     from mtdnn_tf.experiment import run_experiment
 

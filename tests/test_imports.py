@@ -13,8 +13,17 @@ import mtdnn_tf
 
 PACKAGE = Path(mtdnn_tf.__file__).parent
 # From left to right: a part may import itself and what stands to its left.
-ORDER = ["errors", "files", "config", "tasks", "data", "modeling", "training", "evaluation", "serving", "top"]
-PART_OF_MODULE = {"config_loading": "config", "ready_made": "tasks", "provenance": "tasks"}
+ORDER = ["errors", "common", "config", "tasks", "data", "modeling", "training", "evaluation", "serving", "top"]
+PART_OF_MODULE = {
+    "files": "common",
+    "seeds": "common",
+    "config_build": "config",
+    "config_paths": "config",
+    "config_tree": "config",
+    "ready_made": "tasks",
+    "task_types": "tasks",
+    "provenance": "tasks",
+}
 TOP = {"experiment", "planning", "answering", "cli", "train", "evaluate", "predict", "export", "plan", "__init__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -14,6 +14,12 @@ from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
 
 Epochs = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+# What every batch holds, whichever its task: the signature of steps, so that each is traced once.
+BATCH_SPEC = {
+    **{name: tf.TensorSpec([None, None], tf.int32, name=name) for name in ("token_ids", "segment_ids", "padding_mask")},
+    "label": tf.TensorSpec([None], tf.float32, name="label"),
+    **{name: tf.TensorSpec([None], tf.int32, name=name) for name in ("group", "task_id")},
+}
 _CHUNK = 4096  # texts tokenised at once
 _POOL = 50  # batches; within a pool, items of similar length come together
 

@@ -10,16 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig, ExperimentConfig
-from mtdnn_tf.data.batches import TokenizedTask, evaluation_batches, tokenize_task
+from mtdnn_tf.data.batches import BATCH_SPEC, TokenizedTask, evaluation_batches, tokenize_task
 from mtdnn_tf.data.sources import Examples, read_examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.modeling.model import task_model
+from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
-
-INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
 
 class Predictor:
@@ -42,7 +40,9 @@ class Predictor:
     def _head(self, name: str) -> Any:
         if name not in self._heads:
             model = task_model(self.model, name)
-            self._heads[name] = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
+            signature = {name: BATCH_SPEC[name] for name in INPUTS}
+            head = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
+            self._heads[name] = head.get_concrete_function()
         return self._heads[name]
 
 

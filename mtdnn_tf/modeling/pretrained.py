@@ -160,7 +160,7 @@ def open_checkpoint(prefix: Path) -> TensorFile:
     def read(name: str) -> np.ndarray:
         try:
             return reader.get_tensor(name)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise damaged(error) from None
 
     shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}

@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
+from mtdnn_tf.modeling.model import INPUTS as ID_NAMES
 from mtdnn_tf.modeling.model import apply_head, shared_model
 from mtdnn_tf.tasks import TaskSpec
 
 Tensors = dict[str, tf.Tensor]
-ID_NAMES = ("token_ids", "segment_ids", "padding_mask")
 PAIR_NAMES = ("text_a", "text_b")
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
@@ -54,7 +54,7 @@ class ServedModel(tf.Module):
         found: dict[str, Any] = {}
         methods: dict[str, str] = {}
         for task in self._tasks:
-            found[task.name] = self._predict_signature([task], self._columns(task), lambda _, name: name)
+            found[task.name] = self._predict_signature([task], self._columns(task), combined=False)
             method, function = self._example_signature(task)
             found[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = function
             methods[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = method
@@ -91,16 +91,14 @@ class ServedModel(tf.Module):
         return logits
 
     def _predict_signature(
-        self, tasks: Sequence[TaskSpec], names: Sequence[str], rename: Callable[[str, str], str]
+        self, tasks: Sequence[TaskSpec], names: Sequence[str], combined: bool
     ) -> Any:
-        full = len(tasks) == 1
-
         def predict(*inputs: tf.Tensor) -> Tensors:
             logits = self._logits(tasks, inputs)
             return {
-                rename(task.name, name): value
+                f"{task.name}.{name}" if combined else name: value
                 for task in tasks
-                for name, value in answer_tensors(task, logits[task.name], full).items()
+                for name, value in answer_tensors(task, logits[task.name], full=not combined).items()
             }
 
         return _named(predict, self._specs(names))
@@ -115,7 +113,7 @@ class ServedModel(tf.Module):
         for name, (arity, inputs) in arities.items():
             tasks = [task for task in self._tasks if len(task.text) == arity]
             if tasks:
-                found[name] = self._predict_signature(tasks, inputs, lambda task, output: f"{task}.{output}")
+                found[name] = self._predict_signature(tasks, inputs, combined=True)
                 sizes[name] = len(tasks)
         largest = max(sizes, key=lambda name: (sizes[name], name == "all_pairs"))
         return found | {"serving_default": found[largest]}

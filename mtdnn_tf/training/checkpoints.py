@@ -188,7 +188,7 @@ def _read_value(
         raise UserError(f"{directory}: the checkpoint does not fit the model: {part} has no variable {name!r}")
     try:
         value = reader.get_tensor(keys[name])
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         raise UserError(f"{directory}: damaged: {part} {name!r}: {str(error).splitlines()[0]}") from None
     if value.shape != tuple(variable.shape):
         raise UserError(

@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import BATCH_SPEC
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.model import task_model
+from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.losses import LOSSES
 from mtdnn_tf.training.optimizers import clip_by_global_norm
 
 Step = Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
-INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
 
 @dataclass
@@ -164,7 +164,7 @@ class MultiTaskTrainer:
         loss_function = LOSSES[task.loss]
         optimizer, clip_norm = self.optimizer, self.clip_norm
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(input_signature=[BATCH_SPEC])
         def step(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             with tf.GradientTape() as tape:
                 logits = model({name: batch[name] for name in INPUTS}, training=True)
@@ -178,7 +178,8 @@ class MultiTaskTrainer:
             optimizer.apply(clipped, [variable for _, variable in used])
             return loss, norm
 
-        return step
+        compiled: Step = step.get_concrete_function()
+        return compiled
 
 
 def _dense(gradient: Any) -> tf.Tensor:

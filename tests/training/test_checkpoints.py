@@ -14,10 +14,11 @@ from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.checkpoints import State, load_model, model_parts, save
+from tests.small import TINY
 
 
 def _build(path, tasks=None, overrides=(), seed=1):
-    config = mtdnn.load_config(path, [f"training.seed={seed}", *overrides])
+    config = mtdnn.load_config(path, [f"training.seed={seed}", f"encoder.source={TINY},seed={seed}", *overrides])
     if tasks:
         config = dataclasses.replace(config, tasks={name: config.tasks[name] for name in tasks})
     model, specs, _ = build_run_model(config)
