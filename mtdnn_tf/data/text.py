@@ -110,7 +110,8 @@ class Tokenizer:
         if self.strip_accents:
             texts = tf.strings.regex_replace(tf_text.normalize_utf8(texts, "NFD"), _ACCENT, "")
         if self.lowercase:
-            texts = tf.strings.lower(texts, encoding="utf-8")
+            # ICU would make a sigma at the end of a word final; the reference lower-cases each character by itself.
+            texts = tf.strings.lower(tf.strings.regex_replace(texts, "Σ", "σ"), encoding="utf-8")
         return tf.strings.regex_replace(texts, _PUNCTUATION, r" \1 ")
 
 
