@@ -18,7 +18,9 @@ PRECEDENCE = "Precedence: defaults < include < file < --set from left to right <
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
 _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
-MODEL_DIR = flags.DEFINE_string("model_dir", None, "The run directory. Default for training: runs/<name of the config file>.")
+MODEL_DIR = flags.DEFINE_string(
+    "model_dir", None, "The run directory. Default for training: runs/<name of the config file>."
+)
 _TASKS = flags.DEFINE_list("tasks", None, "Trains only these tasks of the configuration, as in --tasks=rte,mrpc.")
 _STRATEGY = flags.DEFINE_enum("strategy", None, ["none", "mirrored", "multi_worker", "tpu"], "Sets runtime.strategy.")
 _PRECISION = flags.DEFINE_enum(
@@ -98,6 +100,7 @@ def start_tensorflow() -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run an entry point under absl: a `UserError` becomes one line on standard error and exit status 1."""
+
     def wrapped(argv: Sequence[str]) -> None:
         if flags.FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # libraries' notes bury the one line that matters

@@ -198,11 +198,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
         UserError: in one line the file, line and key, the rule and what came: bad YAML, a key that is unknown, missing or
             there twice, a wrong type or value, an unset environment variable.
     """
-    written = reduce(merge, [spell_out_sources(layer) for layer in file_layers(path)])
-    changes = [spell_out_sources(parse_override(text)) for text in overrides]
+    first, *later = map(spell_out_sources, file_layers(path))
+    written: Node = reduce(merge, later, first)
+    changes: list[Branch] = [spell_out_sources(parse_override(text)) for text in overrides]
     for change in changes:
         _refuse_new_tasks(change, written)
-    tree = expand_environment(reduce(merge, changes, written))
+    changed: Node = reduce(merge, changes, written)
+    tree = expand_environment(changed)
     make_paths_absolute(tree)
     config: ExperimentConfig = build(ExperimentConfig, tree, "")
     return config

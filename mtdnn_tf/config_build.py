@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -54,9 +55,7 @@ def not_empty() -> Rule:
 
 def ascending() -> Rule:
     """Return the rule that each number of a list is more than the one before it."""
-    return Rule(
-        "in ascending order", lambda value: all(low < high for low, high in zip(value, value[1:], strict=False))
-    )
+    return Rule("in ascending order", lambda value: all(low < high for low, high in itertools.pairwise(value)))
 
 
 def build(hint: Any, node: Node, path: str) -> Any:
@@ -143,7 +142,7 @@ def _build_union(hint: Any, node: Node, path: str) -> Any:
 
 
 def _build_scalar(hint: Any, node: Node, path: str) -> Any:
-    value = node.value if isinstance(node, Leaf) else node
+    value: Any = node.value if isinstance(node, Leaf) else node
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:

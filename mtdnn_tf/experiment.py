@@ -16,8 +16,8 @@ from mtdnn_tf.config import ExperimentConfig, config_differences, dump_config
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
-from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.model_card import write_model_card
+from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
 from mtdnn_tf.files import write_text_atomically
@@ -100,7 +100,12 @@ def _clear(model_dir: Path) -> None:
 
 
 def run_experiment(
-    config: ExperimentConfig, model_dir: str | Path, *, fresh: bool = False, command: str = "", verbose: int | str = "auto"
+    config: ExperimentConfig,
+    model_dir: str | Path,
+    *,
+    fresh: bool = False,
+    command: str = "",
+    verbose: int | str = "auto",
 ) -> Outcome:
     """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
 

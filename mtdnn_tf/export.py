@@ -6,8 +6,12 @@ from absl import flags
 
 from mtdnn_tf import cli
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where version folders go. Default: export.output_dir, else served/<run>.")
-_KIND = flags.DEFINE_enum("kind", None, ["text", "ids"], "text: raw strings in; ids: token ids in, loads anywhere. Default: export.kind.")
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where version folders go. Default: export.output_dir, else served/<run>."
+)
+_KIND = flags.DEFINE_enum(
+    "kind", None, ["text", "ids"], "text: raw strings in; ids: token ids in, loads anywhere. Default: export.kind."
+)
 
 
 def main() -> None:
@@ -19,10 +23,15 @@ def main() -> None:
 
     run = load_run(model_dir)
     kind = _KIND.value or run.config.export.kind
-    path = export_run(run, _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}", kind)
+    path = export_run(
+        run, _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}", kind
+    )
     print(f"SavedModel ({kind}): {path}")
     print("next:")
-    print(f"  saved_model_cli show --dir {path} --all" + ("   # in a process that imports tensorflow_text" if kind == "text" else ""))
+    print(
+        f"  saved_model_cli show --dir {path} --all"
+        + ("   # in a process that imports tensorflow_text" if kind == "text" else "")
+    )
     if kind == "text":
         print(f"  python -m mtdnn_tf.predict --saved_model={path} --task={run.tasks[0].name} --input=-")
     print("  export/README.md tells how to serve it")

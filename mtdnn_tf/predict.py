@@ -16,9 +16,13 @@ from mtdnn_tf.errors import UserError
 
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A text SavedModel (its version folder, or the folder above).")
 _TASK = flags.DEFINE_string("task", None, "The task that answers.")
-_INPUT = flags.DEFINE_string("input", "-", "A .tsv, .csv or .jsonl file with the task's columns, or - for tab-separated lines.")
+_INPUT = flags.DEFINE_string(
+    "input", "-", "A .tsv, .csv or .jsonl file with the task's columns, or - for tab-separated lines."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Where the answers go (.tsv or .jsonl). Default: the terminal.")
-_FORMAT = flags.DEFINE_enum("format", None, ["tsv", "jsonl"], "Format of the answers. Default: by the ending of --output, else tsv.")
+_FORMAT = flags.DEFINE_enum(
+    "format", None, ["tsv", "jsonl"], "Format of the answers. Default: by the ending of --output, else tsv."
+)
 
 
 def main() -> None:

@@ -124,7 +124,9 @@ def _complete(name: str, written: TaskConfig) -> TaskSpec:
 
 def _check_name(where: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UserError(f"{where}: a task's name must be lower-case letters, digits and _, a letter first (as in my_task_2)")
+        raise UserError(
+            f"{where}: a task's name must be lower-case letters, digits and _, a letter first (as in my_task_2)"
+        )
     if name in RESERVED_NAMES:
         raise UserError(f"{where}: this name is taken by a part of the model; choose another, such as {name}_task")
 
@@ -135,7 +137,9 @@ def _ready_made(where: str, task: TaskConfig) -> ReadyMade | None:
 
 def _demanded(value: str | None, where: str, known: Iterable[str]) -> str:
     if value is None:
-        raise UserError(f"{where}: is missing; it must be one of {', '.join(sorted(known))} (or use: a ready-made task)")
+        raise UserError(
+            f"{where}: is missing; it must be one of {', '.join(sorted(known))} (or use: a ready-made task)"
+        )
     return value
 
 
@@ -170,7 +174,9 @@ def _checked_text(where: str, task: TaskConfig, kind: TaskType) -> tuple[str, ..
 def _check_outputs(where: str, task: TaskConfig, kind: TaskType) -> None:
     labels = task.labels or ()
     if kind.has_labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
-        raise UserError(f"{where}.labels: {task.type} needs two or more different names, received [{', '.join(labels)}]")
+        raise UserError(
+            f"{where}.labels: {task.type} needs two or more different names, received [{', '.join(labels)}]"
+        )
     if labels and not kind.has_labels:
         raise UserError(f"{where}.labels: {task.type} has no label names; remove them, or set type: classification")
     if task.range and task.type != "regression":

@@ -7,7 +7,10 @@ from pathlib import Path
 TINY = "random://layers=2,hidden=32,heads=2,intermediate=64,positions=128"
 
 ROWS = {
-    "mood": ("text\tlabel", ["a good day\tpositive", "a bad day\tnegative", "good bread\tpositive", "bad milk\tnegative"] * 3),
+    "mood": (
+        "text\tlabel",
+        ["a good day\tpositive", "a bad day\tnegative", "good bread\tpositive", "bad milk\tnegative"] * 3,
+    ),
     "follows": (
         "premise\thypothesis\tlabel",
         ["the dog runs\tan animal runs\tyes", "the dog runs\ta cat sleeps\tno", "rain falls\tit is wet\tyes"] * 3,
@@ -46,4 +49,3 @@ def write_experiment(folder: Path) -> Path:
     path = folder / "small.yaml"
     path.write_text(YAML.format(encoder=TINY), encoding="utf-8")
     return path
-

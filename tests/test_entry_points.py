@@ -47,7 +47,9 @@ def test_evaluate_writes_what_it_prints(trained):
 
 def test_predict_answers_lines_of_standard_input(trained):
     folder, _ = trained
-    done = run("predict", "--model_dir=runs/small", "--task=follows", stdin="the dog runs\tan animal runs\n", cwd=folder)
+    done = run(
+        "predict", "--model_dir=runs/small", "--task=follows", stdin="the dog runs\tan animal runs\n", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     head, row = done.stdout.splitlines()
     assert head.split("\t")[0] == "label"
@@ -87,7 +89,10 @@ BAD = [
     (["train", "--config=small.yaml", "--tasks=moot"], "Did you mean 'mood'"),
     (["train", "--config=small.yaml", "stray"], "unexpected argument 'stray'"),
     (["train", "--config=small.yaml", "--set=tasks.mood.head=sann", "--model_dir=runs/x"], "'san'"),
-    (["train", "--config=small.yaml", "--set=encoder.source=package://no_such_module/x", "--model_dir=runs/x"], "no_such_module"),
+    (
+        ["train", "--config=small.yaml", "--set=encoder.source=package://no_such_module/x", "--model_dir=runs/x"],
+        "no_such_module",
+    ),
     (["predict", "--task=mood"], "--model_dir"),
     (["evaluate", "--model_dir=nowhere"], "not a run directory"),
 ]

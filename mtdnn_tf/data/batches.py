@@ -43,6 +43,13 @@ class TokenizedTask:
         return np.diff(self.row_splits)
 
     @property
+    def known_labels(self) -> np.ndarray:
+        """The labels of a split that has them, `[rows]`."""
+        if self.labels is None:
+            raise ValueError(f"task {self.task.name!r}: this split has no labels")
+        return self.labels
+
+    @property
     def item_splits(self) -> np.ndarray:
         """Where items begin and end, `[items + 1] int64`: item i has rows item_splits[i] to item_splits[i + 1]."""
         if self.groups is None:

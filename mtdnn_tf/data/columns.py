@@ -77,8 +77,10 @@ def _missing(source: SourceConfig, table: Table, role: str) -> str:
     wanted = source.columns.get(role, role)
     asked = f"column {quoted(wanted)}" if wanted == role else f"column {quoted(wanted)} (mapped to {role!r})"
     if isinstance(wanted, int):
-        return f"{table.origin}: no {asked}: {_count(table.width)}, positions count from 0" if not table.by_name else (
-            f"{table.origin}: no {asked}: its columns have names, not positions: {', '.join(table.names or ())}"
+        return (
+            f"{table.origin}: no {asked}: {_count(table.width)}, positions count from 0"
+            if not table.by_name
+            else (f"{table.origin}: no {asked}: its columns have names, not positions: {', '.join(table.names or ())}")
         )
     if table.names is None:
         return f"{table.origin}: no {asked}: the file has no header; map {role!r} to a position from 0"

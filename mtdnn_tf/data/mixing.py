@@ -22,7 +22,8 @@ class HasTokenizer(Protocol):
     """What an `Encoder` is to this module."""
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """What its texts are split with."""
 
 
 Strategy = Callable[[Sequence[int], tf.Tensor], tf.Tensor]

@@ -58,7 +58,9 @@ def read_examples(task: TaskSpec, split: str, *, labelled: bool | None = None) -
     where = f"tasks.{task.name}.{split}"
     if split not in task.sources:
         known = ", ".join(task.sources) or "none"
-        raise UserError(f"{where}: this split has no source; name a file or tfds:<builder> there (splits with one: {known})")
+        raise UserError(
+            f"{where}: this split has no source; name a file or tfds:<builder> there (splits with one: {known})"
+        )
     if labelled is None and split in ("train", "dev"):
         labelled = True
     examples = read_source(task, _with_split(task.sources[split], split), labelled=labelled)

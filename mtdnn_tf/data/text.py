@@ -49,7 +49,9 @@ class Tokenizer:
         ids = {token: index for index, token in enumerate(self.vocab)}
         missing = [token for token in _SPECIAL if token not in ids]
         if missing:
-            raise UserError(f"vocabulary: {', '.join(missing)} must be in it; received {len(self.vocab)} tokens without")
+            raise UserError(
+                f"vocabulary: {', '.join(missing)} must be in it; received {len(self.vocab)} tokens without"
+            )
         if len(ids) < len(self.vocab):
             twice = next(token for index, token in enumerate(self.vocab) if ids[token] != index)
             raise UserError(f"vocabulary: every token must stand in it once; {twice!r} is there twice")

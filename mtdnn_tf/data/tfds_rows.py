@@ -90,7 +90,10 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
 def _unknown_dataset(name: str) -> str:
     dataset = re.split("[/:]", name)[0]
     message = unknown_name(f"tfds:{name}", "dataset", dataset, tfds.list_builders())
-    return message.split(" Known:")[0] + " See tfds.list_builders(), or name a prepared folder: tfds:/path/to/builder/1.0.0."
+    return (
+        message.split(" Known:")[0]
+        + " See tfds.list_builders(), or name a prepared folder: tfds:/path/to/builder/1.0.0."
+    )
 
 
 def _configurations(name: str) -> str:

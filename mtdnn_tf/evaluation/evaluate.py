@@ -66,7 +66,9 @@ class SplitScorer:
                 if examples.labels is not None:
                     self.splits.append((task, tokenize_task(examples, task, tokenizer, data.max_length)))
         if not self.splits:
-            raise UserError(f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source")
+            raise UserError(
+                f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source"
+            )
 
     def __call__(self) -> dict[str, Any]:
         """Return {task: {metric: value}, "average": mean of the main metrics}, values as fractions.
@@ -77,7 +79,7 @@ class SplitScorer:
         scores: dict[str, Any] = {}
         for task, tokenized in self.splits:
             logits = self.logits[task.name] = self._predictor.logits(task, tokenized)
-            scores[task.name] = score_task(task, Predictions(logits, tokenized.labels, tokenized.groups))
+            scores[task.name] = score_task(task, Predictions(logits, tokenized.known_labels, tokenized.groups))
         counted = [scores[task.name][task.main_metric] for task, _ in self.splits if task.head_of is None]
         glue = glue_score(scores)
         scores["average"] = float(np.mean(counted)) if counted else 0.0

@@ -48,7 +48,11 @@ def accuracy(predictions: Predictions) -> float:
 
 def f1(predictions: Predictions) -> float:
     """F1 of class id 1 (MRPC, QQP); 0 where nothing is or should be positive."""
-    return float(sklearn_metrics.f1_score(predictions.labels, predictions.classes, labels=[1], average="micro", zero_division=0.0))
+    return float(
+        sklearn_metrics.f1_score(
+            predictions.labels, predictions.classes, labels=[1], average="micro", zero_division=0.0
+        )
+    )
 
 
 def accuracy_f1(predictions: Predictions) -> float:
@@ -156,7 +160,9 @@ def score_task(task: TaskSpec, predictions: Predictions) -> dict[str, float]:
         UserError: a prediction is not a finite number.
     """
     if not np.all(np.isfinite(predictions.logits)):
-        raise UserError(f"task {task.name!r}: the model's outputs hold values that are not finite: there is nothing to score")
+        raise UserError(
+            f"task {task.name!r}: the model's outputs hold values that are not finite: there is nothing to score"
+        )
     return {name: METRICS[name](predictions) for name in task.metrics}
 
 
@@ -182,6 +188,6 @@ def glue_score(scores: Mapping[str, Mapping[str, float]]) -> float | None:
     """
     if not all(name in scores for name in (*_GLUE_RULE, "mnli", "mnli_mismatched")):
         return None
-    by_task = [np.mean([scores[task][name] for name in names]) for task, names in _GLUE_RULE.items()]
+    by_task = [float(np.mean([scores[task][name] for name in names])) for task, names in _GLUE_RULE.items()]
     by_task.append((scores["mnli"]["accuracy"] + scores["mnli_mismatched"]["accuracy"]) / 2)
     return float(100 * np.mean(by_task))

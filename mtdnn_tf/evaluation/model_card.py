@@ -68,9 +68,13 @@ def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, c
 
 
 def _task_row(task: TaskSpec, mixture: Mixture) -> str:
-    meaning = ", ".join(task.labels) if task.labels else (f"{task.range[0]:g} to {task.range[1]:g}" if task.range else "")
+    meaning = (
+        ", ".join(task.labels) if task.labels else (f"{task.range[0]:g} to {task.range[1]:g}" if task.range else "")
+    )
     examples = mixture.example_counts.get(task.name, 0)
-    return f"| {task.name} | {task.type} | {task.head_of or task.head} | {', '.join(task.text)} | {meaning} | {examples} |"
+    return (
+        f"| {task.name} | {task.type} | {task.head_of or task.head} | {', '.join(task.text)} | {meaning} | {examples} |"
+    )
 
 
 def _score_rows(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ def write_predictions(folder: str | Path, scorer: SplitScorer, split: str) -> li
     written = []
     for task, tokenized in scorer.splits:
         rows = answers(task, scorer.logits[task.name])
-        gold = [_gold(task, label) for label in tokenized.labels]
+        gold = [_gold(task, label) for label in tokenized.known_labels]
         lines = [
             "\t".join([str(number), known, *_cells(row)])
             for number, (known, row) in enumerate(zip(gold, rows, strict=True), 1)

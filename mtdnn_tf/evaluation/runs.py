@@ -61,7 +61,9 @@ def read_run_config(model_dir: str | Path) -> ExperimentConfig:
     """
     path = Path(model_dir) / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{model_dir}: not a run directory: config.yaml is missing; train first, or name another --model_dir")
+        raise UserError(
+            f"{model_dir}: not a run directory: config.yaml is missing; train first, or name another --model_dir"
+        )
     return load_config(path)
 
 

@@ -150,7 +150,9 @@ def open_checkpoint(prefix: Path) -> TensorFile:
     """
 
     def damaged(error: Exception) -> UserError:
-        return UserError(f"{prefix}: not a complete TensorFlow checkpoint: {str(error).splitlines()[0]}; fetch it again")
+        return UserError(
+            f"{prefix}: not a complete TensorFlow checkpoint: {str(error).splitlines()[0]}; fetch it again"
+        )
 
     try:
         reader = tf.train.load_checkpoint(str(prefix))

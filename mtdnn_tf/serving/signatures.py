@@ -9,8 +9,7 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS as ID_NAMES
-from mtdnn_tf.modeling.model import apply_head, shared_model
+from mtdnn_tf.modeling.model import INPUTS, apply_head, shared_model
 from mtdnn_tf.tasks import TaskSpec
 
 Tensors = dict[str, tf.Tensor]
@@ -21,6 +20,9 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 class ServedModel(tf.Module):
     """The model as served: weights once, the encoder traced once and called by every signature.
+
+    Beside the signatures there is a function `call_<signature>` for each prediction that takes a dict of tensors: Keras'
+    TFSMLayer passes its input as one positional argument, which signatures of several inputs refuse.
 
     The Keras model stays hidden in closures: were it tracked, its weights would be written twice; only plain variables
     are tracked here.
@@ -39,7 +41,7 @@ class ServedModel(tf.Module):
         self.weights = [weight.value for layer in layers for weight in layer.weights]
         shared = shared_model(model)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in ID_NAMES])
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
         def encode_ids(
             token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -54,7 +56,7 @@ class ServedModel(tf.Module):
         found: dict[str, Any] = {}
         methods: dict[str, str] = {}
         for task in self._tasks:
-            found[task.name] = self._predict_signature([task], self._columns(task), combined=False)
+            found[task.name] = self._predict_signature(task.name, [task], self._columns(task), combined=False)
             method, function = self._example_signature(task)
             found[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = function
             methods[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = method
@@ -64,7 +66,7 @@ class ServedModel(tf.Module):
         return found, methods
 
     def _columns(self, task: TaskSpec) -> tuple[str, ...]:
-        return task.text if self._kind == "text" else ID_NAMES
+        return task.text if self._kind == "text" else INPUTS
 
     def _specs(self, names: Sequence[str]) -> list[tf.TensorSpec]:
         if self._kind == "text":
@@ -76,7 +78,7 @@ class ServedModel(tf.Module):
             return tuple(inputs)
         _, tokenizer, max_length = self._hidden()
         encoded = encode_texts(inputs, tokenizer, max_length, pair_order)
-        return tuple(encoded[name] for name in ID_NAMES)
+        return tuple(encoded[name] for name in INPUTS)
 
     def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
@@ -90,30 +92,29 @@ class ServedModel(tf.Module):
                     logits[task.name] = apply_head(model, task.name, sequence, vector, ids[1], ids[2])
         return logits
 
-    def _predict_signature(
-        self, tasks: Sequence[TaskSpec], names: Sequence[str], combined: bool
-    ) -> Any:
+    def _predict_signature(self, name: str, tasks: Sequence[TaskSpec], columns: Sequence[str], combined: bool) -> Any:
         def predict(*inputs: tf.Tensor) -> Tensors:
             logits = self._logits(tasks, inputs)
             return {
-                f"{task.name}.{name}" if combined else name: value
+                f"{task.name}.{output}" if combined else output: value
                 for task in tasks
-                for name, value in answer_tensors(task, logits[task.name], full=not combined).items()
+                for output, value in answer_tensors(task, logits[task.name], full=not combined).items()
             }
 
-        return _named(predict, self._specs(names))
+        by_dict = _by_dict(predict, self._specs(columns))
+        setattr(self, f"call_{name}", by_dict)
+        return _named(by_dict, self._specs(columns))
 
     def _combined_signatures(self) -> dict[str, Any]:
+        arities: dict[str, tuple[int, tuple[str, ...]]] = {"all_single": (1, ("text",)), "all_pairs": (2, PAIR_NAMES)}
         if self._kind == "ids":
-            arities = {"all_single": (1, ID_NAMES), "all_pairs": (2, ID_NAMES)}
-        else:
-            arities = {"all_single": (1, ("text",)), "all_pairs": (2, PAIR_NAMES)}
+            arities = {name: (arity, INPUTS) for name, (arity, _) in arities.items()}
         found: dict[str, Any] = {}
         sizes: dict[str, int] = {}
         for name, (arity, inputs) in arities.items():
             tasks = [task for task in self._tasks if len(task.text) == arity]
             if tasks:
-                found[name] = self._predict_signature(tasks, inputs, combined=True)
+                found[name] = self._predict_signature(name, tasks, inputs, combined=True)
                 sizes[name] = len(tasks)
         largest = max(sizes, key=lambda name: (sizes[name], name == "all_pairs"))
         return found | {"serving_default": found[largest]}
@@ -131,7 +132,7 @@ class ServedModel(tf.Module):
             return {"classes": classes, "scores": tf.nn.softmax(logits)}
 
         spec = [tf.TensorSpec([None], tf.string, name="inputs")]
-        return (CLASSIFY if classify else REGRESS), _named(answer, spec)
+        return (CLASSIFY if classify else REGRESS), _named(_by_dict(answer, spec), spec)
 
     def _parse(self, examples: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor]:
         if self._kind == "text":
@@ -147,7 +148,8 @@ class ServedModel(tf.Module):
             sequence, vector = self._encode_ids(*ids)
             return {"token_embeddings": sequence, "pooled": vector, "token_mask": ids[2]}
 
-        return _named(encode, self._specs(("text",) if self._kind == "text" else ID_NAMES))
+        specs = self._specs(("text",) if self._kind == "text" else INPUTS)
+        return _named(_by_dict(encode, specs), specs)
 
 
 def answer_tensors(task: TaskSpec, logits: tf.Tensor, full: bool) -> Tensors:
@@ -169,13 +171,24 @@ def answer_tensors(task: TaskSpec, logits: tf.Tensor, full: bool) -> Tensors:
     return answer | {"label_id": label_id, "logits": logits} if full else answer
 
 
-def _named(function: Callable[..., Tensors], specs: Sequence[tf.TensorSpec]) -> Any:
+def _by_dict(function: Callable[..., Tensors], specs: Sequence[tf.TensorSpec]) -> Any:
+    """Return a tf.function of one dict of tensors."""
+    signature = {spec.name: spec for spec in specs}
+
+    @tf.function(autograph=False, input_signature=[signature])
+    def by_dict(inputs: Mapping[str, tf.Tensor]) -> Tensors:
+        return function(*(inputs[name] for name in signature))
+
+    return by_dict
+
+
+def _named(by_dict: Any, specs: Sequence[tf.TensorSpec]) -> Any:
     """Return a tf.function of named arguments: the names of the specs become the signature's input names."""
-    names = [spec.name for spec in specs]
 
     @tf.function(autograph=False)
     def by_name(**inputs: tf.Tensor) -> Tensors:
-        return function(*(inputs[name] for name in names))
+        outputs: Tensors = by_dict(inputs)
+        return outputs
 
     return by_name.get_concrete_function(**{spec.name: spec for spec in specs})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtdnn_tf.serving.signatures import ID_NAMES
+from mtdnn_tf.modeling.model import INPUTS
 from mtdnn_tf.tasks import TaskSpec
 
 _FILE = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -43,7 +43,7 @@ def _fill(log: Any, name: str, signature: Any, size: int, tasks: dict[str, TaskS
     method = name.rsplit("/", 1)[-1]
     if method in ("classify", "regress"):
         request = getattr(log, f"{method}_log").request
-        columns = tasks[name.rsplit("/", 1)[0]].text if kind == "text" else ID_NAMES
+        columns = tasks[name.rsplit("/", 1)[0]].text if kind == "text" else INPUTS
         request.input.example_list.examples.extend([_example(columns, kind)] * size)
     else:
         request = log.predict_log.request

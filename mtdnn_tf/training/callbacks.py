@@ -90,7 +90,10 @@ class StepLog(keras.callbacks.Callback):
         _summaries(self.writer, scalars, progress.global_step)
         if self.lines:
             text = "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items())
-            print(f"step {progress.global_step}/{progress.total_steps}  {self._time_left()} left  loss: {text}", flush=True)
+            print(
+                f"step {progress.global_step}/{progress.total_steps}  {self._time_left()} left  loss: {text}",
+                flush=True,
+            )
         self._reset()
 
     def _time_left(self) -> str:

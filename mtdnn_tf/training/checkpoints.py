@@ -83,7 +83,9 @@ def optimizer_part(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variab
     return {variable.path.split("/", 1)[-1].replace("/", ":"): variable.value for variable in optimizer.variables}
 
 
-def save(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], state: State, replace: bool = False) -> Path:
+def save(
+    directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], state: State, replace: bool = False
+) -> Path:
     """Write parts and state into a new directory that appears complete or not at all.
 
     Raises:
@@ -124,9 +126,7 @@ def read_state(directory: str | Path) -> State:
         raise UserError(f"{path}: damaged: {error}") from None
 
 
-def load(
-    directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], partial: bool = False
-) -> LoadReport:
+def load(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], partial: bool = False) -> LoadReport:
     """Read a checkpoint into variables, each by its own name; nothing is assigned unless everything fits.
 
     Args:
@@ -167,9 +167,7 @@ def _stored_names(reader: Any) -> dict[str, dict[str, str]]:
     return stored
 
 
-def _compare(
-    directory: str | Path, stored: Mapping[str, Any], parts: Mapping[str, Any], partial: bool
-) -> LoadReport:
+def _compare(directory: str | Path, stored: Mapping[str, Any], parts: Mapping[str, Any], partial: bool) -> LoadReport:
     new = tuple(name for name in parts if name not in stored)
     unused = tuple(name for name in sorted(stored) if name not in parts and name.startswith("heads/"))
     strict_new = [name for name in new if not (partial and name.startswith("heads/"))]
@@ -198,7 +196,9 @@ def _read_value(
     return value
 
 
-def load_model(directory: str | Path, model: keras.Model, tasks: Sequence[TaskSpec], partial: bool = False) -> LoadReport:
+def load_model(
+    directory: str | Path, model: keras.Model, tasks: Sequence[TaskSpec], partial: bool = False
+) -> LoadReport:
     """Read the encoder and the tasks' heads of a checkpoint into a model, by name (see `load`).
 
     Raises:

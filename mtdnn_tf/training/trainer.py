@@ -106,7 +106,12 @@ class MultiTaskTrainer:
         steps = mixture.steps_per_epoch
         history = keras.callbacks.History()
         callback_list = keras.callbacks.CallbackList(
-            [*callbacks, history], add_progbar=bool(verbose), model=self.model, verbose=verbose, epochs=epochs, steps=steps
+            [*callbacks, history],
+            add_progbar=bool(verbose),
+            model=self.model,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps,
         )
         first_epoch, first_step = start
         self.progress = Progress(first_epoch, first_step, first_epoch * steps + first_step, epochs * steps)
@@ -172,8 +177,11 @@ class MultiTaskTrainer:
                 weighted = task.loss_weight * loss
             gradients = tape.gradient(weighted, [variable.value for variable in variables])
             # A variable that this task does not use (the pooler, under a SAN head) has no gradient and must not move.
-            used = [(_dense(gradient), variable) for gradient, variable in zip(gradients, variables, strict=True)
-                    if gradient is not None]
+            used = [
+                (_dense(gradient), variable)
+                for gradient, variable in zip(gradients, variables, strict=True)
+                if gradient is not None
+            ]
             clipped, norm = clip_by_global_norm([gradient for gradient, _ in used], clip_norm)
             optimizer.apply(clipped, [variable for _, variable in used])
             return loss, norm

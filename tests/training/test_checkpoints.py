@@ -79,7 +79,7 @@ def test_weights_of_another_size_are_refused_and_nothing_is_assigned(experiment,
     wide = "encoder.source=random://layers=2,hidden=64,heads=2,intermediate=64,positions=128"
     other, others = _build(experiment, overrides=[wide])
     same, _ = _build(experiment, overrides=[wide])
-    with pytest.raises(mtdnn.UserError, match="has shape .* in the file, .* in the model"):
+    with pytest.raises(mtdnn.UserError, match=r"has shape .* in the file, .* in the model"):
         load_model(tmp_path / "saved", other, others)
     assert all(_same(other, same, others).values())
 
@@ -126,7 +126,10 @@ def test_a_run_goes_on_where_it_was_cut_off_bit_for_bit(experiment, tmp_path):
     with (cut / "metrics.jsonl").open("a") as file:
         file.write('{"event": "train", "st')  # a line that was being written
     _run(experiment, cut)
-    expected, found = _weights(checkpoints.latest(whole / "checkpoints")), _weights(checkpoints.latest(cut / "checkpoints"))
+    expected, found = (
+        _weights(checkpoints.latest(whole / "checkpoints")),
+        _weights(checkpoints.latest(cut / "checkpoints")),
+    )
     assert expected.keys() == found.keys()
     assert all(np.array_equal(expected[key], found[key]) for key in expected)
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]

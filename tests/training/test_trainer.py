@@ -69,7 +69,9 @@ def test_loss_weight_scales_the_gradient_but_not_the_reported_loss(experiment):
     results = {}
     for weight in (1.0, 0.5):
         keras.utils.set_random_seed(3)
-        config = mtdnn.load_config(experiment, [f"tasks.close.loss_weight={weight}", "encoder.dropout=0", "model.dropout=0"])
+        config = mtdnn.load_config(
+            experiment, [f"tasks.close.loss_weight={weight}", "encoder.dropout=0", "model.dropout=0"]
+        )
         tasks = mtdnn.load_tasks(config)
         encoder = mtdnn.load_encoder(config.encoder.source, dropout=0.0, seed=1)
         model = mtdnn.build_model(encoder, tasks, dropout=0.0, seed=1)
@@ -106,7 +108,9 @@ def test_fit_is_what_keras_callbacks_expect(parts):
 
 def test_a_callback_can_stop_training(parts):
     trainer, mixture, _ = parts
-    stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(trainer.model, "stop_training", True))
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(trainer.model, "stop_training", True)
+    )
     trainer.fit(mixture, epochs=2, callbacks=[stop], verbose=0)
     assert trainer.progress.global_step == 1
 
