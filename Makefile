@@ -41,7 +41,7 @@ setup-dev: $(VENV)/.installed-dev $(VENV)/.weights
 quickstart: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/quickstart/quickstart.yaml --model_dir=runs/quickstart
 	$(BIN)/python -m mtdnn_tf.export --model_dir=runs/quickstart --output_dir=served/quickstart --kind=text
-	@$(BIN)/python configs/quickstart/ask.py served/quickstart
+	@$(BIN)/python configs/quickstart/ask.py served/quickstart 2>runs/quickstart/ask.log || (cat runs/quickstart/ask.log; exit 1)
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -49,7 +49,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not peers"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not peers"
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m "slow"

@@ -102,7 +102,7 @@ def run(main: Callable[[], None]) -> None:
     """Run an entry point under absl: a `UserError` becomes one line on standard error and exit status 1."""
 
     def wrapped(argv: Sequence[str]) -> None:
-        if flags.FLAGS["verbosity"].using_default_value:
+        if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # libraries' notes bury the one line that matters
         try:
             if len(argv) > 1:

@@ -198,8 +198,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
         UserError: in one line the file, line and key, the rule and what came: bad YAML, a key that is unknown, missing or
             there twice, a wrong type or value, an unset environment variable.
     """
-    first, *later = map(spell_out_sources, file_layers(path))
-    written: Node = reduce(merge, later, first)
+    layers: list[Node] = [spell_out_sources(layer) for layer in file_layers(path)]
+    written = reduce(merge, layers)
     changes: list[Branch] = [spell_out_sources(parse_override(text)) for text in overrides]
     for change in changes:
         _refuse_new_tasks(change, written)

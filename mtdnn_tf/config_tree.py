@@ -109,12 +109,12 @@ class _Reader:
     numbered: bool
 
     def node(self, node: yaml.Node) -> Node:
+        if node.tag not in (*_SCALARS, f"{_TAG}map", f"{_TAG}seq"):
+            raise UserError(f"{self._origin(node)}: a value must be plain data, received the tag {node.tag!r}")
         if isinstance(node, yaml.MappingNode):
             return Branch(self._children(node), self._origin(node))
         if isinstance(node, yaml.SequenceNode):
             return Leaf(tuple(self.node(item) for item in node.value), self._origin(node))
-        if node.tag not in _SCALARS:
-            raise UserError(f"{self._origin(node)}: a value must be plain data, received the tag {node.tag!r}")
         return Leaf(self._scalar(node), self._origin(node))
 
     def _scalar(self, node: yaml.Node) -> Any:

@@ -23,11 +23,11 @@ def write_text_atomically(path: Path | str, text: str) -> None:
     Raises:
         UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
     """
-    target = Path(os.path.realpath(path))
     with _told_as_user_error(path):
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8", newline="")
+        if Path(path).exists() and not Path(path).is_file():
+            Path(path).write_text(text, encoding="utf-8", newline="")
             return
+        target = Path(os.path.realpath(path))
         temporary = _temporary(target)
         try:
             temporary.write_text(text, encoding="utf-8", newline="")

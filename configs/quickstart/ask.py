@@ -27,11 +27,11 @@ def main(folder: str) -> None:
     newest = max(versions, key=lambda path: int(path.name))
     ask = tf.saved_model.load(str(newest)).signatures
 
-    text = "The room was spotless and the staff could not have been kinder."
+    text = "The food was wonderful and we will certainly come back."
     found = ask["sentiment"](text=tf.constant([text]))
     show("sentiment", text, f"{label(found)}  {spread(found)}")
 
-    premise, hypothesis = "A woman is playing the violin on a station platform.", "Somebody is making music."
+    premise, hypothesis = "The train left before noon.", "The train left in the evening."
     found = ask["entailment"](premise=tf.constant([premise]), hypothesis=tf.constant([hypothesis]))
     show("entailment", f"{premise} -> {hypothesis}", f"{label(found)}  {spread(found)}")
 

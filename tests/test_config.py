@@ -1,0 +1,186 @@
+"""Configurations are layered, strict, absolute and reproducible; what is wrong is told with file, line and key."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mtdnn_tf.config import config_differences, config_hash, config_to_dict, dump_config, load_config
+from mtdnn_tf.errors import UserError
+
+TASK = """
+tasks:
+  mood:
+    type: classification
+    text: [text]
+    labels: [negative, positive]
+    train: data/mood.tsv
+"""
+
+
+def _write(folder, name="run.yaml", text=TASK):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_the_papers(tmp_path):
+    config = load_config(_write(tmp_path))
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamax", 5e-5)
+    assert (config.training.epochs, config.data.batch_size) == (5, 32)
+    assert (config.optimizer.clip_norm, config.optimizer.warmup, config.model.san_steps) == (1.0, 0.1, 5)
+
+
+def test_what_is_nearer_wins(tmp_path):
+    _write(tmp_path, "base/one.yaml", TASK + "training: {epochs: 1, seed: 1}\ndata: {max_length: 11, batch_size: 11}\n")
+    _write(tmp_path, "base/two.yaml", "training: {seed: 2}\ndata: {max_length: 12}\n")
+    path = _write(tmp_path, text="include: [base/one.yaml, base/two.yaml]\ndata: {max_length: 13}\n")
+    config = load_config(path, ["optimizer.warmup=0.2", "optimizer.warmup=0.3"])
+    assert (config.training.epochs, config.training.seed) == (1, 2)
+    assert (config.data.batch_size, config.data.max_length) == (11, 13)
+    assert config.optimizer.warmup == 0.3
+    assert config.tasks["mood"].train.path == str(tmp_path / "base" / "data" / "mood.tsv")
+
+
+def test_overrides_take_yaml(tmp_path):
+    config = load_config(
+        _write(tmp_path), ["data.buckets=[8, 16]", "optimizer.learning_rate=1e-4", "tasks.mood.dropout=0.5"]
+    )
+    assert config.data.buckets == (8, 16)
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.tasks["mood"].dropout == 0.5
+
+
+def test_paths_start_from_the_file_the_root_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_ROOT", "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    path = _write(tmp_path, "configs/run.yaml")
+    assert load_config(path).tasks["mood"].train.path == str(tmp_path / "configs" / "data" / "mood.tsv")
+    rooted = _write(tmp_path, "configs/rooted.yaml", TASK + "data: {root: ../all}\n")
+    assert load_config(rooted).tasks["mood"].train.path == str(tmp_path / "all" / "data" / "mood.tsv")
+    outside = _write(tmp_path, "configs/outside.yaml", TASK + 'data: {root: "${MY_ROOT:-../all}"}\n')
+    assert load_config(outside).tasks["mood"].train.path == str(tmp_path / "elsewhere" / "data" / "mood.tsv")
+    monkeypatch.delenv("MY_ROOT")
+    assert load_config(outside).tasks["mood"].train.path == str(tmp_path / "all" / "data" / "mood.tsv")
+
+
+def test_a_source_of_a_dataset_is_no_path(tmp_path):
+    config = load_config(_write(tmp_path), ["tasks.mood.train=tfds:glue/sst2"])
+    assert config.tasks["mood"].train.path == "tfds:glue/sst2"
+
+
+def test_a_dump_reads_back_equal(tmp_path):
+    config = load_config(_write(tmp_path), ["training.init_from=runs/other", "tasks.mood.loss_weight=2"])
+    again = load_config(_write(tmp_path, "elsewhere/again.yaml", dump_config(config)))
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+
+
+def test_yaml_words_and_numbers_mean_what_they_look_like(tmp_path):
+    text = TASK.replace("[negative, positive]", "[no, yes]") + "optimizer: {learning_rate: 5e-5}\n"
+    config = load_config(_write(tmp_path, text=text))
+    assert config.tasks["mood"].labels == ("no", "yes")
+    assert config.optimizer.learning_rate == 5e-5
+
+
+def test_the_hash_depends_on_every_value_and_no_order(tmp_path):
+    first = load_config(_write(tmp_path, "a.yaml", TASK + "training: {epochs: 2, seed: 3}\n"))
+    second = load_config(_write(tmp_path, "b.yaml", "training: {seed: 3, epochs: 2}\n" + TASK))
+    assert config_hash(first) == config_hash(second)
+    assert len(config_hash(first)) == 12
+    hashes = {config_hash(load_config(tmp_path / "a.yaml", [change])) for change in CHANGES}
+    assert len(hashes | {config_hash(first)}) == len(CHANGES) + 1
+
+
+CHANGES = [
+    "training.epochs=9",
+    "training.seed=4",
+    "encoder.dropout=0.2",
+    "data.buckets=[8]",
+    "model.pooler=none",
+    "optimizer.decay_all=true",
+    "tasks.mood.labels=[positive, negative]",
+    "tasks.mood.train=other.tsv",
+    "runtime.deterministic=true",
+]
+
+
+def test_differences_name_the_keys(tmp_path):
+    config = load_config(_write(tmp_path))
+    assert config_differences(config, config) == []
+    other = load_config(tmp_path / "run.yaml", ["training.epochs=7", "tasks.mood.dropout=0.3"])
+    found = config_differences(config, other)
+    assert sorted(found) == ["tasks.mood.dropout: not set -> 0.3", "training.epochs: 5 -> 7"]
+
+
+def test_what_is_unset_is_left_out_of_the_dump(tmp_path):
+    plain = config_to_dict(load_config(_write(tmp_path)))
+    assert "head" not in plain["tasks"]["mood"]
+    assert "init_from" not in plain["training"]
+
+
+def test_the_configuration_cannot_be_changed_by_accident(tmp_path):
+    config = load_config(_write(tmp_path))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.training.epochs = 3
+
+
+BAD = {
+    "unknown section": (TASK + "trainig: {epochs: 1}\n", [], r"run\.yaml:8: trainig: unknown key.*mean 'training'"),
+    "unknown key": (TASK + "training:\n  epoch: 1\n", [], r"run\.yaml:9: training\.epoch: unknown key.*mean 'epochs'"),
+    "unknown override": (TASK, ["training.epoch=1"], r"override training\.epoch=1: .*mean 'epochs'"),
+    "unknown task": (TASK, ["tasks.mod.dropout=0.1"], r"tasks\.mod: unknown task 'mod'.*mean 'mood'"),
+    "no equals": (TASK, ["training.epochs"], r"override 'training\.epochs': must be a dotted key and a value"),
+    "text for a number": (
+        TASK + "training: {epochs: many}\n",
+        [],
+        r"training\.epochs: must be a whole number, received 'many'",
+    ),
+    "number for a text": (
+        TASK + "encoder: {source: 5}\n",
+        [],
+        r"encoder\.source: must be a text, received 5; in quotes",
+    ),
+    "half an epoch": (
+        TASK + "training: {epochs: 1.5}\n",
+        [],
+        r"training\.epochs: must be a whole number, received 1\.5",
+    ),
+    "too small": (TASK + "training: {epochs: 0}\n", [], r"training\.epochs: must be at least 1, received 0"),
+    "not finite": (TASK, ["optimizer.learning_rate=.inf"], r"optimizer\.learning_rate: must be a"),
+    "dropout of one": (TASK, ["model.dropout=1"], r"model\.dropout: must be at least 0 and less than 1"),
+    "closed list": (TASK, ["export.kind=txt"], r"export\.kind: must be one of text, ids, received 'txt'.*mean 'text'"),
+    "list for a mapping": (TASK + "training: [1]\n", [], r"training: must be a mapping"),
+    "same task twice": (
+        TASK + "  mood:\n    type: regression\n",
+        [],
+        r"run\.yaml:8: duplicate key 'mood'; the first is in line 3",
+    ),
+    "not YAML": (TASK + "data: {max_length: 1\n", [], r"run\.yaml:\d+: not valid YAML"),
+    "foreign object": (
+        TASK + "data: !!python/object:os.system {}\n",
+        [],
+        r"run\.yaml:8: .*plain data, received the tag",
+    ),
+    "no tasks": ("training: {epochs: 1}\n", [], r"tasks: is missing"),
+    "empty": ("", [], r"run\.yaml: a configuration must be a mapping"),
+    "descending buckets": (TASK, ["data.buckets=[16, 8]"], r"data\.buckets: must be in ascending order"),
+    "environment": (TASK + 'data: {root: "${NO_SUCH_VARIABLE}"}\n', [], r"NO_SUCH_VARIABLE is not set"),
+    "missing include": ("include: gone.yaml\n" + TASK, [], r"run\.yaml:1: .*gone\.yaml: there is no such file"),
+    "cyclic include": ("include: run.yaml\n" + TASK, [], r"must not include itself: run\.yaml -> run\.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_configurations_are_told_in_one_line(tmp_path, case):
+    text, overrides, expected = BAD[case]
+    with pytest.raises(UserError, match=expected) as raised:
+        load_config(_write(tmp_path, text=text), overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.yaml: there is no such file"):
+        load_config(tmp_path / "gone.yaml")

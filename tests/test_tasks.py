@@ -1,0 +1,183 @@
+"""Tasks are completed by their type or a ready-made specification, and refused where they make no sense."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from mtdnn_tf.config import load_config
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.metrics import METRICS
+from mtdnn_tf.tasks import KNOWN_METRICS, READY_MADE, dump_tasks, load_tasks, read_tasks, task_from_dict, task_to_dict
+from mtdnn_tf.training.losses import LOSSES
+
+PAIR = {"type": "classification", "text": ["premise", "hypothesis"], "labels": ["no", "yes"], "train": "x.tsv"}
+
+
+def _load(folder, tasks):
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({"tasks": tasks}, sort_keys=False))
+    return load_tasks(load_config(path))
+
+
+def _one(folder, **keys):
+    return _load(folder, {"mine": PAIR | keys})[0]
+
+
+DEFAULTS = {
+    "single": ({"text": ["text"]}, "linear", "cross_entropy", "accuracy"),
+    "pair": ({}, "san", "cross_entropy", "accuracy"),
+    "regression": ({"type": "regression", "labels": None}, "linear", "mean_squared_error", "pearson_spearman"),
+    "ranking": ({"type": "ranking", "labels": None}, "linear", "list_softmax", "mrr"),
+}
+
+
+@pytest.mark.parametrize("case", DEFAULTS)
+def test_the_type_gives_what_is_left_open(tmp_path, case):
+    keys, head, loss, main_metric = DEFAULTS[case]
+    task = _one(tmp_path, **keys)
+    assert (task.head, task.loss, task.main_metric) == (head, loss, main_metric)
+    assert task.pair_order == "premise_first"
+    assert task.loss_weight == 1.0
+
+
+def _ready(folder, name):
+    tasks = {name: {"use": name, "train": "train.tsv", "dev": "dev.tsv"}}
+    if READY_MADE[name].task.head_of:
+        del tasks[name]["train"]
+        tasks = {"mnli": {"use": "mnli", "train": "train.tsv"}} | tasks
+    return _load(folder, tasks)[-1]
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_every_ready_made_task_is_complete(tmp_path, name):
+    task = _ready(tmp_path, name)
+    assert task.main_metric in task.metrics
+    assert task.labels or task.type == "regression"
+    assert set(task.sources["dev"].columns) >= set(task.text)
+    assert set(task.sources["dev"].labels.values()) <= set(task.labels)
+
+
+NLI = ("contradiction", "neutral", "entailment")
+ENTAILMENT = ("not_entailment", "entailment")
+ORDERS = {
+    "mnli": NLI, "mnli_mismatched": NLI, "snli": NLI, "ax": NLI, "qnli": ENTAILMENT, "rte": ENTAILMENT, "wnli": ENTAILMENT,
+    "scitail": ("neutral", "entails"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_label_orders_are_those_of_the_released_code(tmp_path, name):
+    assert _ready(tmp_path, name).labels == ORDERS[name]
+
+
+def test_dropout_and_metrics_are_those_of_the_paper(tmp_path):
+    tasks = {name: _ready(tmp_path, name) for name in READY_MADE}
+    assert {name: task.dropout for name, task in tasks.items() if task.dropout is not None} == {
+        "mnli": 0.3,
+        "cola": 0.05,
+    }
+    assert tasks["cola"].main_metric == "matthews"
+    assert tasks["mrpc"].main_metric == tasks["qqp"].main_metric == "accuracy_f1"
+    assert tasks["stsb"].main_metric == "pearson_spearman"
+    assert {name for name, task in tasks.items() if task.head_of} == {"mnli_mismatched", "ax"}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "folder"), [("cola", "CoLA"), ("sst2", "SST-2"), ("mrpc", "MRPC"), ("stsb", "STS-B"),
+                                               ("qqp", "QQP"), ("qnli", "QNLI"), ("rte", "RTE"), ("mnli", "MNLI")])  # fmt: skip
+def test_the_published_files_are_read_as_they_are(tmp_path, data_root, name, folder):
+    from mtdnn_tf.data.sources import read_examples
+
+    path = data_root / "glue" / folder / "dev.tsv"
+    [task] = _load(tmp_path, {name: {"use": name, "dev": str(path), "train": str(path)}})
+    examples = read_examples(task, "dev")
+    assert len(examples) == len(examples.labels) > 200
+    assert all(text.strip() for text in examples.texts[0])
+
+
+def test_own_names_of_columns_and_settings_win_over_the_ready_made(tmp_path):
+    tasks = {"rte": {"use": "rte", "text": ["a", "b"], "dropout": 0.4, "head": "linear", "train": "x.tsv"}}
+    [task] = _load(tmp_path, tasks)
+    assert (task.text, task.dropout, task.head) == (("a", "b"), 0.4, "linear")
+    assert task.sources["train"].columns["a"] == "sentence1"
+
+
+def test_columns_of_the_task_hold_for_every_source(tmp_path):
+    task = _one(tmp_path, columns={"label": "gold"}, dev={"path": "y.tsv", "columns": {"label": "other"}})
+    assert task.sources["train"].columns == {"label": "gold"}
+    assert task.sources["dev"].columns == {"label": "other"}
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [("tfds:glue/mnli", "validation_matched"), ("tfds:glue/rte", "validation"), ("tfds:glue/rte:train", None)],
+)
+def test_a_dataset_gets_the_split_that_development_has_there(tmp_path, path, split):
+    name = "mnli" if "mnli" in path else "rte"
+    [task] = _load(tmp_path, {name: {"use": name, "train": path, "dev": path}})
+    assert task.sources["dev"].split == split
+
+
+def test_tasks_are_written_and_read_back(tmp_path):
+    tasks = [_ready(tmp_path, name) for name in READY_MADE]
+    path = tmp_path / "tasks.yaml"
+    path.write_text(dump_tasks(tasks), encoding="utf-8")
+    assert read_tasks(path) == tuple(tasks)
+    assert [task_from_dict(task_to_dict(task)) for task in tasks] == tasks
+
+
+def test_the_names_that_tasks_may_use_are_those_of_the_tables():
+    from mtdnn_tf.task_types import KNOWN_LOSSES
+
+    assert set(KNOWN_METRICS) == set(METRICS)
+    assert set(KNOWN_LOSSES) == set(LOSSES)
+
+
+BAD = {
+    "type": ({"type": "clasification"}, r"tasks\.mine\.type: .*mean 'classification'"),
+    "no type": ({"type": None}, r"tasks\.mine\.type: is missing"),
+    "ready-made": ({"use": "rtee"}, r"tasks\.mine\.use: .*mean 'rte'"),
+    "head": ({"head": "sann"}, r"tasks\.mine\.head: .*mean 'san'"),
+    "loss": ({"loss": "crossentropy"}, r"tasks\.mine\.loss: .*mean 'cross_entropy'"),
+    "metric": ({"metrics": ["acuracy"]}, r"tasks\.mine\.metrics: .*mean 'accuracy'"),
+    "metric of another type": ({"metrics": ["pearson"]}, r"'pearson' does not suit classification"),
+    "loss of another type": ({"loss": "list_softmax"}, r"'list_softmax' does not suit classification"),
+    "main metric": ({"main_metric": "f1"}, r"tasks\.mine\.main_metric"),
+    "no text": ({"text": None}, r"tasks\.mine\.text: is missing"),
+    "three texts": ({"text": ["a", "b", "c"]}, r"takes 1 or 2 text columns, received 3"),
+    "ranking of one text": ({"type": "ranking", "text": ["a"], "labels": None}, r"takes 2 text columns, received 1"),
+    "same text twice": ({"text": ["a", "a"]}, r"different names"),
+    "text named label": ({"text": ["label", "a"]}, r"none of them label"),
+    "no labels": ({"labels": None}, r"tasks\.mine\.labels: .*two or more"),
+    "one label": ({"labels": ["yes"]}, r"two or more different names"),
+    "label twice": ({"labels": ["yes", "yes"]}, r"two or more different names"),
+    "labels of a regression": ({"type": "regression"}, r"tasks\.mine\.labels: regression has no label names"),
+    "range of a classification": ({"range": [0, 1]}, r"tasks\.mine\.range: only regression"),
+    "san on one text": ({"text": ["a"], "head": "san"}, r"'san' reads two texts"),
+    "san on a regression": ({"type": "regression", "labels": None, "head": "san"}, r"'san' does not suit regression"),
+    "f1 of three labels": ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, r"'f1' needs exactly two labels"),
+    "borrowed from nobody": ({"head_of": "nobody", "train": None}, r"tasks\.mine\.head_of: unknown task"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_makes_no_sense_is_told_by_its_key(tmp_path, case):
+    keys, expected = BAD[case]
+    with pytest.raises(UserError, match=expected) as raised:
+        _one(tmp_path, **keys)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["Mine", "2nd", "my-task", "my task", "a/b", "encoder", "all_pairs", "average"])
+def test_names_that_cannot_be_layers_or_signatures_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=rf"tasks\.{name}: "):
+        _load(tmp_path, {name: PAIR})
+
+
+def test_a_borrowed_head_must_fit(tmp_path):
+    other = PAIR | {"labels": ["a", "b", "c"], "head_of": "mine", "train": None, "dev": "x.tsv"}
+    with pytest.raises(UserError, match=r"tasks\.other\.head_of: type, labels and number of texts"):
+        _load(tmp_path, {"mine": PAIR, "other": other})
+    with pytest.raises(UserError, match=r"tasks\.other\.train: a task with head_of is scored, not trained"):
+        _load(tmp_path, {"mine": PAIR, "other": PAIR | {"head_of": "mine"}})
