@@ -49,6 +49,12 @@ FAILURES = {
 }
 
 
+def _fail_half_way(path, replace, error):
+    with atomic_directory(path, replace=replace) as folder:
+        (folder / "half").write_text("written")
+        raise error
+
+
 @pytest.mark.parametrize("case", FAILURES)
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_failure_leaves_what_was_there(tmp_path, case, replace):
@@ -57,9 +63,8 @@ def test_a_failure_leaves_what_was_there(tmp_path, case, replace):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "old").write_text("precious")
     before = _names(tmp_path)
-    with pytest.raises(expected, match=message), atomic_directory(tmp_path / "out", replace=replace) as folder:
-        (folder / "half").write_text("written")
-        raise error
+    with pytest.raises(expected, match=message):
+        _fail_half_way(tmp_path / "out", replace, error)
     assert _names(tmp_path) == before
     if replace:
         assert (tmp_path / "out" / "old").read_text() == "precious"
