@@ -144,7 +144,10 @@ def _build_union(hint: Any, node: Node, path: str) -> Any:
 def _build_scalar(hint: Any, node: Node, path: str) -> Any:
     value: Any = node.value if isinstance(node, Leaf) else node
     if hint is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise UserError(f"{at(node, path)}: must be a number that fits 64 bits, received one far larger") from None
     if type(value) is not hint:
         raise _wrong_type(hint, node, path)
     if hint is float and not math.isfinite(value):

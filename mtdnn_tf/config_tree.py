@@ -130,6 +130,8 @@ class _Reader:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{self._origin(key)}: a key must be a text, received a list or a mapping")
+            if len(key.value.splitlines()) > 1:
+                raise UserError(f"{self._origin(key)}: a key must be in one line, received {key.value!r}")
             if key.value in lines:
                 first = f"; the first is in line {lines[key.value]}" if self.numbered else ""
                 raise UserError(f"{self._origin(key)}: duplicate key {key.value!r}{first}")
@@ -169,7 +171,7 @@ def parse_override(text: str) -> Branch:
     names = key.strip().split(".")
     if not equals or not all(names):
         raise UserError(f"override {text!r}: must be a dotted key and a value, as in training.epochs=1")
-    node = parse_yaml(value, f"override {text}", Path.cwd(), numbered=False)
+    node = parse_yaml(value, f"override {' '.join(text.split())}", Path.cwd(), numbered=False)
     for name in reversed(names):
         node = Branch({name: node}, node.origin)
     assert isinstance(node, Branch)

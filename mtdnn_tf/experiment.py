@@ -133,8 +133,7 @@ def run_experiment(
     _train(run, mixture, scorer, verbose)
     seconds = time.perf_counter() - started
 
-    checkpoints.load_model(find_weights(model_dir), model, tasks)
-    scores = scorer()
+    scores = _best_scores(run, scorer)
     write_scores(model_dir / "scores.json", "dev", scores)
     write_predictions(model_dir / "predictions", scorer, "dev")
     write_report(run, mixture, scores, command=command)
@@ -154,7 +153,7 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) 
         return
     log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
     lines = not sys.stdout.isatty() and verbose != 0
-    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, lines)
+    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, training.checkpoint_every, lines)
     keeper = Keeper(
         trainer,
         run.tasks,
@@ -168,6 +167,15 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) 
     )
     start = (state.epoch, state.step) if state else (0, 0)
     trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
+
+
+def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
+    """Load the best model, and score it unless it is the one that the last epoch ended with, scored a moment ago."""
+    best = find_weights(run.model_dir)
+    if scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs:
+        checkpoints.load_model(best, run.model, run.tasks)
+        return scorer()
+    return scorer.scores
 
 
 def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:

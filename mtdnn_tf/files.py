@@ -82,14 +82,16 @@ def _temporary(target: Path) -> Path:
     prefix = f".{target.name}.{socket.gethostname()}."
     for leftover in target.parent.iterdir():
         if leftover.name.startswith(prefix) and leftover.suffix in (".partial", ".replaced"):
-            _remove_if_orphaned(leftover, leftover.stem.removeprefix(prefix))
+            _clear_if_orphaned(leftover, leftover.stem.removeprefix(prefix), target)
     return target.parent / f"{prefix}{os.getpid()}.partial"
 
 
-def _remove_if_orphaned(leftover: Path, process: str) -> None:
+def _clear_if_orphaned(leftover: Path, process: str, target: Path) -> None:
     if not process.isdecimal() or (int(process) != os.getpid() and _is_running(int(process))):
         return
-    if leftover.is_dir():
+    if leftover.suffix == ".replaced" and not target.exists():
+        leftover.rename(target)  # killed between the two renames: this is what was there before
+    elif leftover.is_dir():
         shutil.rmtree(leftover, ignore_errors=True)
     else:
         leftover.unlink(missing_ok=True)

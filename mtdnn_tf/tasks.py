@@ -94,6 +94,9 @@ def _complete(name: str, written: TaskConfig) -> TaskSpec:
     task = with_defaults(written, ready) if ready else written
     kind = _known(f"{where}.type", "task type", _demanded(task.type, f"{where}.type", TASK_TYPES), TASK_TYPES)
     text = _checked_text(where, task, kind)
+    if ready and len(text) != len(ready.task.text or ()):
+        names = ", ".join(ready.task.text or ())
+        raise UserError(f"{where}.text: {task.use} has the text columns {names}; received {', '.join(text)}")
     _check_outputs(where, task, kind)
     head = task.head or (kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0])
     _check_suits(f"{where}.head", "head", head, KNOWN_HEADS, kind.heads, task.type)

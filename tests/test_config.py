@@ -66,6 +66,26 @@ def test_paths_start_from_the_file_the_root_or_the_environment(tmp_path, monkeyp
     assert load_config(outside).tasks["mood"].train.path == str(tmp_path / "all" / "data" / "mood.tsv")
 
 
+def test_other_paths_start_from_where_they_are_written(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "configs" / "encoder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    path = _write(tmp_path, "configs/run.yaml", TASK + "training: {init_from: old}\nencoder: {source: encoder}\n")
+    config = load_config(path, ["export.output_dir=out"])
+    assert config.training.init_from == str(tmp_path / "configs" / "old")
+    assert config.export.output_dir == str(tmp_path / "here" / "out")
+    assert config.encoder.source == str(tmp_path / "configs" / "encoder")
+    assert load_config(path, ["encoder.source=random://layers=1"]).encoder.source == "random://layers=1"
+    assert load_config(path, ["tasks.mood.train=x.tsv"]).tasks["mood"].train.path == str(tmp_path / "here" / "x.tsv")
+
+
+def test_a_source_is_a_text_or_a_mapping(tmp_path):
+    spelled = TASK.replace("train: data/mood.tsv", "train: {path: data/mood.tsv, header: false, columns: {text: 0}}")
+    short = load_config(_write(tmp_path)).tasks["mood"].train
+    long = load_config(_write(tmp_path, text=spelled)).tasks["mood"].train
+    assert long == dataclasses.replace(short, header=False, columns={"text": 0})
+
+
 def test_a_source_of_a_dataset_is_no_path(tmp_path):
     config = load_config(_write(tmp_path), ["tasks.mood.train=tfds:glue/sst2"])
     assert config.tasks["mood"].train.path == "tfds:glue/sst2"
@@ -105,6 +125,26 @@ CHANGES = [
     "tasks.mood.train=other.tsv",
     "runtime.deterministic=true",
 ]
+
+
+def test_the_hash_depends_on_each_setting_of_each_section(tmp_path):
+    config = load_config(_write(tmp_path))
+    hashes = [config_hash(config)]
+    sections = [item.name for item in dataclasses.fields(config) if item.name != "tasks"]
+    for name in sections:
+        section = getattr(config, name)
+        for item in dataclasses.fields(section):
+            changed = dataclasses.replace(section, **{item.name: "something else"})
+            hashes.append(config_hash(dataclasses.replace(config, **{name: changed})))
+    assert len(set(hashes)) == len(hashes) > 30
+
+
+def test_texts_that_look_like_something_else_survive_a_dump(tmp_path):
+    names = ["no", "1e-4", "1.0", "null", "~", "true", "0x1f", "2020-01-01", "a: b", "# x", "é", "two\nlines", " "]
+    config = load_config(_write(tmp_path))
+    mood = dataclasses.replace(config.tasks["mood"], labels=tuple(names))
+    odd = dataclasses.replace(config, tasks={"mood": mood})
+    assert load_config(_write(tmp_path, "again.yaml", dump_config(odd))) == odd
 
 
 def test_differences_name_the_keys(tmp_path):
@@ -169,6 +209,14 @@ BAD = {
     "descending buckets": (TASK, ["data.buckets=[16, 8]"], r"data\.buckets: must be in ascending order"),
     "environment": (TASK + 'data: {root: "${NO_SUCH_VARIABLE}"}\n', [], r"NO_SUCH_VARIABLE is not set"),
     "missing include": ("include: gone.yaml\n" + TASK, [], r"run\.yaml:1: .*gone\.yaml: there is no such file"),
+    "include of a number": ("include: 5\n" + TASK, [], r"run\.yaml:1: include: must be a file name"),
+    "malformed variable": (TASK + 'data: {root: "${A-b}"}\n', [], r"run\.yaml:8: data\.root: must be \$\{NAME\}"),
+    "true for a number": (TASK + "training: {epochs: true}\n", [], r"training\.epochs: must be a whole number"),
+    "far too large": (TASK, [f"optimizer.learning_rate=1{'0' * 400}"], r"optimizer\.learning_rate: must be a number"),
+    "key of two lines": (TASK + '"a\\nb": 1\n', [], r"run\.yaml:8: a key must be in one line"),
+    "override of two lines": (TASK, ["training.epochs=|\n  many\n"], r"training\.epochs: must be a whole number"),
+    "half an override": (TASK, ["training.epochs={\n"], r"override training\.epochs=\{: not valid YAML"),
+    "alias of itself": (TASK + "data: &x [*x]\n", [], r"run\.yaml: not valid YAML: an alias holds itself"),
     "cyclic include": ("include: run.yaml\n" + TASK, [], r"must not include itself: run\.yaml -> run\.yaml"),
 }
 
@@ -179,6 +227,20 @@ def test_bad_configurations_are_told_in_one_line(tmp_path, case):
     with pytest.raises(UserError, match=expected) as raised:
         load_config(_write(tmp_path, text=text), overrides)
     assert "\n" not in str(raised.value)
+
+
+def test_a_cycle_of_includes_is_told_with_its_files(tmp_path):
+    _write(tmp_path, "base/one.yaml", "include: ../run.yaml\n")
+    with pytest.raises(UserError, match=r"one\.yaml:1: include: .*itself: run\.yaml -> one\.yaml -> run\.yaml$"):
+        load_config(_write(tmp_path, text="include: base/one.yaml\n" + TASK))
+
+
+def test_an_error_names_the_file_it_is_written_in(tmp_path):
+    _write(tmp_path, "base/one.yaml", "# first line\ntraining: {epochs: 0}\n")
+    path = _write(tmp_path, text="include: base/one.yaml\n" + TASK)
+    with pytest.raises(UserError, match=r"base/one\.yaml:2: training\.epochs: must be at least 1"):
+        load_config(path)
+    assert load_config(path, ["training.epochs=2"]).training.epochs == 2
 
 
 def test_a_missing_file_is_told(tmp_path):

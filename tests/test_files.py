@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import atomic_directory, write_text_atomically
@@ -34,15 +36,12 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
     assert _names(tmp_path) == ["out"]
 
 
-class _ResourceExhaustedError(Exception):
-    """Named as TensorFlow names it; the real one is raised in tests/training/test_full_disk.py."""
-
-
-_ResourceExhaustedError.__name__ = "ResourceExhaustedError"
+EXHAUSTED = tf.errors.ResourceExhaustedError
 FAILURES = {
     "full disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), UserError, "no space left on device"),
     "quota": (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), UserError, "disk quota exceeded"),
-    "tensorflow": (_ResourceExhaustedError("x; No space left on device"), UserError, "no space left on device"),
+    "tensorflow": (EXHAUSTED(None, None, "x; No space left on device"), UserError, "no space left on device"),
+    "memory": (EXHAUSTED(None, None, "OOM when allocating\nmore"), UserError, "out/?: OOM when allocating; what was"),
     "own": (UserError("bad row"), UserError, "^bad row$"),
     "other": (ValueError("a defect"), ValueError, "^a defect$"),
     "interrupt": (KeyboardInterrupt(), KeyboardInterrupt, None),
@@ -63,11 +62,48 @@ def test_a_failure_leaves_what_was_there(tmp_path, case, replace):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "old").write_text("precious")
     before = _names(tmp_path)
-    with pytest.raises(expected, match=message):
+    with pytest.raises(expected, match=message) as raised:
         _fail_half_way(tmp_path / "out", replace, error)
+    assert "\n" not in str(raised.value)
     assert _names(tmp_path) == before
     if replace:
         assert (tmp_path / "out" / "old").read_text() == "precious"
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+    write_text_atomically(tmp_path / "x.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text_atomically(tmp_path / "x.txt", "new" * 10_000 + "\ud800")
+    assert (tmp_path / "x.txt").read_text() == "old"
+    assert _names(tmp_path) == ["x.txt"]
+
+
+def test_links_are_followed(tmp_path):
+    for name, write in {"file": write_text_atomically, "folder": _replace_folder}.items():
+        write(tmp_path / f"real_{name}", "old")
+        (tmp_path / name).symlink_to(tmp_path / f"real_{name}")
+        write(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "real_file").read_text() == "new"
+    assert _names(tmp_path / "real_folder") == ["new"]
+
+
+def _replace_folder(path, name):
+    with atomic_directory(path, replace=True) as folder:
+        (folder / name).touch()
+
+
+def test_others_may_read_a_folder_as_the_umask_says(tmp_path):
+    _replace_folder(tmp_path / "out", "x")
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_file_gives_way_to_no_folder(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="already exists"), atomic_directory(tmp_path / "out", replace=True):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_what_is_there_is_only_replaced_when_asked(tmp_path):
@@ -89,6 +125,38 @@ def test_leftovers_of_killed_processes_are_cleared(tmp_path):
     with atomic_directory(tmp_path / "out"):
         pass
     assert _names(tmp_path) == ["out"]
+
+
+def _dead_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_others_are_writing_is_left_alone(tmp_path):
+    kept = [
+        f".out.{socket.gethostname()}.{os.getppid()}.partial",
+        f".out.elsewhere.{_dead_process()}.partial",
+        ".out.txt",
+    ]
+    gone = f".out.{socket.gethostname()}.{_dead_process()}.partial"
+    for name in [*kept, gone]:
+        (tmp_path / name).write_text("1")
+    write_text_atomically(tmp_path / "out", "text")
+    assert _names(tmp_path) == sorted([*kept, "out"])
+
+
+def test_a_folder_set_aside_by_a_killed_process_comes_back(tmp_path):
+    aside = tmp_path / f".out.{socket.gethostname()}.{_dead_process()}.replaced"
+    _replace_folder(aside, "precious")
+    with pytest.raises(UserError, match="no space left"):
+        _fail_half_way(tmp_path / "out", True, OSError(errno.ENOSPC, "No space left on device"))
+    assert _names(tmp_path) == ["out"]
+    assert _names(tmp_path / "out") == ["precious"]
+    _replace_folder(aside, "older")
+    _replace_folder(tmp_path / "out", "new")
+    assert _names(tmp_path) == ["out"]
+    assert _names(tmp_path / "out") == ["new"]
 
 
 def test_a_target_that_cannot_be_written_is_told(tmp_path):

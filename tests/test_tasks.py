@@ -8,7 +8,16 @@ import yaml
 from mtdnn_tf.config import load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import METRICS
-from mtdnn_tf.tasks import KNOWN_METRICS, READY_MADE, dump_tasks, load_tasks, read_tasks, task_from_dict, task_to_dict
+from mtdnn_tf.tasks import (
+    KNOWN_METRICS,
+    READY_MADE,
+    RESERVED_NAMES,
+    dump_tasks,
+    load_tasks,
+    read_tasks,
+    task_from_dict,
+    task_to_dict,
+)
 from mtdnn_tf.training.losses import LOSSES
 
 PAIR = {"type": "classification", "text": ["premise", "hypothesis"], "labels": ["no", "yes"], "train": "x.tsv"}
@@ -157,6 +166,9 @@ BAD = {
     "san on one text": ({"text": ["a"], "head": "san"}, r"'san' reads two texts"),
     "san on a regression": ({"type": "regression", "labels": None, "head": "san"}, r"'san' does not suit regression"),
     "f1 of three labels": ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, r"'f1' needs exactly two labels"),
+    "f1 of a regression": ({"type": "regression", "labels": None, "metrics": ["f1"]}, r"'f1' does not suit regression"),
+    "ready-made with other texts": ({"use": "sst2", "metrics": None}, r"text: sst2 has the text columns sentence; rec"),
+    "borrowed from itself": ({"head_of": "mine", "train": None}, r"tasks\.mine\.head_of: mine has no head"),
     "borrowed from nobody": ({"head_of": "nobody", "train": None}, r"tasks\.mine\.head_of: unknown task"),
 }
 
@@ -169,10 +181,41 @@ def test_what_makes_no_sense_is_told_by_its_key(tmp_path, case):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["Mine", "2nd", "my-task", "my task", "a/b", "encoder", "all_pairs", "average"])
+@pytest.mark.parametrize("name", ["", "Mine", "2nd", "_a", "my-task", "my task", "a/b", "é", *RESERVED_NAMES])
 def test_names_that_cannot_be_layers_or_signatures_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=rf"tasks\.{name}: "):
         _load(tmp_path, {name: PAIR})
+
+
+def test_a_dataset_of_a_ready_made_task_has_its_texts(tmp_path):
+    with pytest.raises(
+        UserError, match=r"tasks\.rte\.text: rte has the text columns sentence1, sentence2; received a$"
+    ):
+        _load(tmp_path, {"rte": {"use": "rte", "text": ["a"], "train": "tfds:glue/rte"}})
+
+
+def test_a_head_is_borrowed_from_its_owner(tmp_path):
+    borrower = PAIR | {"head_of": "mine", "train": None, "dev": "x.tsv"}
+    tasks = _load(tmp_path, {"mine": PAIR, "other": borrower})
+    assert [task.head_of for task in tasks] == [None, "mine"]
+    with pytest.raises(UserError, match=r"tasks\.third\.head_of: other has no head of its own; name mine"):
+        _load(tmp_path, {"mine": PAIR, "other": borrower, "third": borrower | {"head_of": "other"}})
+
+
+READ = {
+    "list": ("[1]\n", r"tasks\.yaml: must be a mapping of tasks by name"),
+    "number": ("mine: 1\n", r"tasks\.yaml:1: mine: must be a mapping, received 1"),
+    "incomplete": ("mine:\n  name: mine\n", r"mine\.type: is missing"),
+    "key": ("mine:\n  heads: san\n", r"tasks\.yaml:2: mine\.heads: unknown key 'heads'.*mean 'head'"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_what_is_no_list_of_tasks_is_told(tmp_path, case):
+    text, expected = READ[case]
+    (tmp_path / "tasks.yaml").write_text(text)
+    with pytest.raises(UserError, match=expected):
+        read_tasks(tmp_path / "tasks.yaml")
 
 
 def test_a_borrowed_head_must_fit(tmp_path):

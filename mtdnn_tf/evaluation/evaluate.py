@@ -60,6 +60,7 @@ class SplitScorer:
         self._predictor = Predictor(model, data)
         self.splits: list[tuple[TaskSpec, TokenizedTask]] = []
         self.logits: dict[str, np.ndarray] = {}  # by task, of the latest call
+        self.scores: dict[str, Any] | None = None  # of the latest call
         for task in tasks:
             if split in task.sources:
                 examples = read_examples(task, split)
@@ -85,6 +86,7 @@ class SplitScorer:
         scores["average"] = float(np.mean(counted)) if counted else 0.0
         if glue is not None:
             scores["glue_score"] = glue
+        self.scores = scores
         return scores
 
 

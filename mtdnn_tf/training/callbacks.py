@@ -45,12 +45,18 @@ def _step_of(line: str) -> float:
 
 
 class StepLog(keras.callbacks.Callback):
-    """Writes loss by task, learning rate, gradient norm and speed every `every` steps: to a file, TensorBoard, and lines on screen."""
+    """Writes loss by task, learning rate, gradient norm and speed: to a file, TensorBoard, and lines on screen.
 
-    def __init__(self, trainer: MultiTaskTrainer, log: MetricsLog, folder: Path, every: int, lines: bool) -> None:
+    It does so every `every` steps, and wherever a checkpoint is saved: a run that goes on from there logs the same means.
+    """
+
+    def __init__(
+        self, trainer: MultiTaskTrainer, log: MetricsLog, folder: Path, every: int, checkpoint_every: int, lines: bool
+    ) -> None:
         """Take where to write; `lines` also prints, for output that is no terminal."""
         super().__init__()
-        self.trainer, self.log, self.every, self.lines = trainer, log, every, lines
+        self.trainer, self.log, self.lines = trainer, log, lines
+        self.periods = [period for period in (every, checkpoint_every) if period]
         self.writer = tf.summary.create_file_writer(str(folder))
         self._reset()
 
@@ -68,7 +74,8 @@ class StepLog(keras.callbacks.Callback):
         progress = self.trainer.progress
         self._losses.setdefault(progress.task, []).append(progress.loss)
         self._examples += progress.examples
-        if progress.global_step % self.every == 0 or progress.global_step == progress.total_steps:
+        ends_epoch = batch + 1 == self.params["steps"]
+        if ends_epoch or any(progress.global_step % period == 0 for period in self.periods):
             self._write()
 
     def _write(self) -> None:
