@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops of exported text models)
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.columns import MissingColumnError
 from mtdnn_tf.data.sources import Examples, read_source
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples
@@ -114,8 +116,7 @@ def read_input(task: TaskSpec, path: str) -> Examples:
         UserError: the file is missing or malformed, or a line of standard input has the wrong number of columns.
     """
     if path != "-":
-        # Scores are a bonus here: a file with a label column gets them, one without is answered all the same.
-        return read_source(task, SourceConfig(path=str(Path(path).resolve())), labelled=None)
+        return _read_file(task, str(Path(path).resolve()))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "stdin.tsv"
         copy.write_bytes(_stdin_bytes())
@@ -124,6 +125,16 @@ def read_input(task: TaskSpec, path: str) -> Examples:
             return read_source(task, SourceConfig(path=str(copy), header=False, columns=columns), labelled=False)
         except UserError as error:
             raise UserError(str(error).replace(str(copy), "standard input")) from None
+
+
+def _read_file(task: TaskSpec, path: str) -> Examples:
+    """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
+    own = next((task.sources[split] for split in ("dev", "test", "train") if split in task.sources), SourceConfig(path))
+    try:
+        return read_source(task, replace(own, path=path, split=None, format="auto"), labelled=None)
+    except MissingColumnError:
+        plain = SourceConfig(path, labels=own.labels, ignore_labels=own.ignore_labels)
+        return read_source(task, plain, labelled=None)
 
 
 def _stdin_bytes() -> bytes:

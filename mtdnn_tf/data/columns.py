@@ -14,6 +14,10 @@ from mtdnn_tf.tasks import TaskSpec
 Key = int | str  # what a row's values are taken with
 
 
+class MissingColumnError(UserError):
+    """A column that is demanded is not in the source."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Keys of a task's columns; None: not there, or not asked for."""
@@ -27,7 +31,8 @@ def find_columns(task: TaskSpec, source: SourceConfig, table: Table, labelled: b
     """Look up text columns, label (unless `labelled` is False) and group (where the source maps one).
 
     Raises:
-        UserError: a column that is demanded is not there, or `columns` maps a name that the task has not.
+        MissingColumnError: a column that is demanded is not there.
+        UserError: `columns` maps a name that the task has not, or a file without header has too many columns.
     """
     roles = [*task.text, "label", "group"]
     for role in source.columns:
@@ -59,7 +64,7 @@ def _by_order(task: TaskSpec, source: SourceConfig, table: Table, labelled: bool
 def _demanded(source: SourceConfig, table: Table, role: str) -> Key:
     key = _key(source, table, role)
     if key is None:
-        raise UserError(_missing(source, table, role))
+        raise MissingColumnError(_missing(source, table, role))
     return key
 
 

@@ -1,0 +1,56 @@
+"""Files that a task is asked with: laid out as its own data, or plainly; with labels they are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.answering import read_input, score_input
+from mtdnn_tf.config import SourceConfig
+
+
+@pytest.fixture
+def close(experiment):
+    return next(task for task in mtdnn.load_tasks(mtdnn.load_config(experiment)) if task.name == "close")
+
+
+def _write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_laid_out_as_the_tasks_own_is_read_with_its_labels(close, tmp_path):
+    examples = read_input(close, _write(tmp_path / "x.tsv", "sentence1\tsentence2\tscore\na\tb\t2.5\n"))
+    assert examples.labels.tolist() == [2.5]
+
+
+def test_a_file_without_labels_is_read_all_the_same(close, tmp_path):
+    assert read_input(close, _write(tmp_path / "x.tsv", "sentence2\tsentence1\nb\ta\n")).labels is None
+
+
+def test_a_file_with_the_tasks_column_names_is_read_where_its_own_data_have_others(close, tmp_path):
+    columns = {"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"}
+    task = dataclasses.replace(close, sources={"dev": SourceConfig("dev.tsv", columns=columns, header=True)})
+    own = read_input(task, _write(tmp_path / "own.tsv", "#1 String\t#2 String\tQuality\na\tb\t1\n"))
+    plain = read_input(task, _write(tmp_path / "plain.jsonl", '{"sentence1": "a", "sentence2": "b"}\n'))
+    assert own.texts == plain.texts == (["a"], ["b"])
+    assert own.labels.tolist() == [1]
+    assert plain.labels is None
+
+
+def test_another_fault_is_not_taken_for_another_layout(close, tmp_path):
+    path = _write(tmp_path / "x.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n")
+    with pytest.raises(mtdnn.UserError, match=r"x\.tsv:2: column 'score': 'high' is not a number"):
+        read_input(close, path)
+    with pytest.raises(mtdnn.UserError, match="no column 'sentence1'"):
+        read_input(close, _write(tmp_path / "y.tsv", "first\tsecond\na\tb\n"))
+
+
+def test_answers_to_labelled_files_are_scored(close, tmp_path):
+    rows = "".join(f"a\tb\t{value}\n" for value in (0, 1, 2, 3))
+    examples = read_input(close, _write(tmp_path / "x.tsv", "sentence1\tsentence2\tscore\n" + rows))
+    scores = score_input(close, [{"score": float(value)} for value in np.array([0, 1, 2, 3]) * 2.0 + 1], examples)
+    assert scores["pearson"] == pytest.approx(1)
