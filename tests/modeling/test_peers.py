@@ -36,7 +36,7 @@ def test_sequence_output_is_that_of_pytorch(minilm, folder, peers, pair):
     encoder = mtdnn.load_encoder(minilm)
     texts = [FIRST, SECOND] if pair else [FIRST]
     encoded = {k: v.numpy() for k, v in encode_texts([tf.constant(t) for t in texts], encoder.tokenizer, 64).items()}
-    tokenizer = transformers.BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
+    tokenizer = transformers.BertTokenizer.from_pretrained(str(folder))
     theirs = tokenizer(*texts, padding=True, truncation="longest_first", max_length=64, return_tensors="pt")
     np.testing.assert_array_equal(encoded["token_ids"], theirs["input_ids"])
     np.testing.assert_array_equal(encoded["segment_ids"], theirs["token_type_ids"])
