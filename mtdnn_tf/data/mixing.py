@@ -78,6 +78,11 @@ class Mixture:
         schedule: np.ndarray = self._task_ids(tf.constant(epoch, tf.int64)).numpy()
         return schedule
 
+    def step_counts(self, epoch: int) -> dict[str, int]:
+        """Return how many steps of an epoch each task gets."""
+        counts = np.bincount(self.schedule(epoch), minlength=len(self.task_names))
+        return dict(zip(self.task_names, counts.tolist(), strict=True))
+
     def epoch_dataset(self, epoch: int, start_step: int = 0) -> tf.data.Dataset:
         """Return one epoch's batches from a step on; its cardinality is known."""
         schedule = self.schedule(epoch)
