@@ -59,7 +59,11 @@ def select_tasks(config: ExperimentConfig, names: Sequence[str]) -> ExperimentCo
     for name in names:
         if name not in config.tasks:
             raise UserError(unknown_name("--tasks", "task", name, config.tasks))
-    return replace(config, tasks={name: task for name, task in config.tasks.items() if name in names})
+    tasks, weights, steps = (
+        {name: value for name, value in of_tasks.items() if name in names}
+        for of_tasks in (config.tasks, config.mixing.weights, config.mixing.steps)
+    )
+    return replace(config, tasks=tasks, mixing=replace(config.mixing, weights=weights, steps=steps))
 
 
 def model_dir_from_flags() -> Path:

@@ -1,7 +1,8 @@
-"""One epoch's batches of all tasks in one order: Algorithm 1 of the paper, a pure function of (seed, epoch)."""
+"""Batches of all tasks in one order, one task a batch: what `mixing.strategy` says, a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,10 +12,10 @@ import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.data.batches import Epochs, TokenizedTask, num_batches, tokenize_task, training_batches
+from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
 from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.data.text import Tokenizer
-from mtdnn_tf.errors import UserError, unknown_name
-from mtdnn_tf.seeds import derive_seed
+from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -26,82 +27,72 @@ class HasTokenizer(Protocol):
         """What its texts are split with."""
 
 
-Strategy = Callable[[Sequence[int], tf.Tensor], tf.Tensor]
-
-
-def proportional(batch_counts: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
-    """Merge all tasks' batches and shuffle them, every batch once an epoch (paper, Algorithm 1).
-
-    Args:
-        batch_counts: batches of each task.
-        seed: `[2] int64`, of the epoch.
-
-    Returns:
-        Task ids, `[sum of counts] int64`, in the order of the steps.
-    """
-    tasks = np.repeat(np.arange(len(batch_counts), dtype=np.int64), batch_counts)
-    return tf.random.experimental.stateless_shuffle(tf.constant(tasks), seed)
-
-
-# From batch counts and the epoch's seed to the epoch's task ids.
-MIXING_STRATEGIES: dict[str, Strategy] = {"proportional": proportional}
-
-
 @dataclass(frozen=True)
 class Mixture:
     """The training batches of several tasks, one task a batch."""
 
     task_names: tuple[str, ...]  # a batch's task_id is an index into these
-    batch_counts: Mapping[str, int]  # batches an epoch, by task
-    example_counts: Mapping[str, int]  # examples (ranking: queries) an epoch, by task
+    batch_counts: Mapping[str, int]  # batches of one pass over a task's data, by task
+    example_counts: Mapping[str, int]  # examples (ranking: queries) of one pass
     tokenized: Mapping[str, TokenizedTask] = field(repr=False)
-    _epochs: tuple[Epochs, ...] = field(repr=False)
-    _strategy: Strategy = field(repr=False)
-    _seed: int = field(repr=False)
+    epochs: int  # of the run
+    _passes: tuple[Epochs, ...] = field(repr=False)
+    _order: Callable[[int], np.ndarray] = field(repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of batches an epoch, exactly."""
-        return sum(self.batch_counts.values())
+        """The number of batches an epoch, exactly; the same in every epoch."""
+        return len(self._order(0))
 
     @property
     def dataset(self) -> tf.data.Dataset:
-        """All epochs one after the other, without end; batches as in `training_batches`."""
-        zero = tf.constant(0, tf.int64)
-        endless = tf.data.Dataset.counter().flat_map(
-            lambda epoch: self._choose(epoch, [zero] * len(self._epochs), self._task_ids(epoch))
-        )
-        return endless.prefetch(tf.data.AUTOTUNE)
+        """All epochs of the run one after the other; batches as in `training_batches`; its cardinality is known."""
+        choices = np.concatenate([self._order(epoch) for epoch in range(self.epochs)])
+        return self._chosen(choices, np.zeros(len(self.task_names), np.int64))
 
     def schedule(self, epoch: int) -> np.ndarray:
         """Return the task id of every step of an epoch, `[steps_per_epoch] int64`: the order of `epoch_dataset`."""
-        schedule: np.ndarray = self._task_ids(tf.constant(epoch, tf.int64)).numpy()
-        return schedule
+        return self._order(epoch).copy()
 
     def step_counts(self, epoch: int) -> dict[str, int]:
         """Return how many steps of an epoch each task gets."""
-        counts = np.bincount(self.schedule(epoch), minlength=len(self.task_names))
-        return dict(zip(self.task_names, counts.tolist(), strict=True))
+        return dict(zip(self.task_names, self._counts(self._order(epoch)).tolist(), strict=True))
 
     def epoch_dataset(self, epoch: int, start_step: int = 0) -> tf.data.Dataset:
-        """Return one epoch's batches from a step on; its cardinality is known."""
-        schedule = self.schedule(epoch)
-        done = np.bincount(schedule[:start_step], minlength=len(self._epochs))
-        starts = [tf.constant(count, tf.int64) for count in done]
-        dataset = self._choose(tf.constant(epoch, tf.int64), starts, tf.constant(schedule[start_step:]))
-        # The choice loses the count (choose_from_datasets does not know that no input runs dry).
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(schedule) - start_step)).prefetch(
-            tf.data.AUTOTUNE
+        """Return one epoch's batches from a step on; its cardinality is known.
+
+        Each task goes on where the epoch before left it: its batches are used up before any of them comes again.
+        """
+        schedule = self._order(epoch)
+        before = [*(self._order(earlier) for earlier in range(epoch)), schedule[:start_step]]
+        return self._chosen(schedule[start_step:], sum(self._counts(order) for order in before))
+
+    def _counts(self, order: np.ndarray) -> np.ndarray:
+        return np.bincount(order, minlength=len(self.task_names))
+
+    def _chosen(self, choices: np.ndarray, starts: np.ndarray) -> tf.data.Dataset:
+        """Return the batches that the choices name, each task's from its own start, counted from the beginning of the run."""
+        counts, batches = self._counts(choices), self.batch_counts.values()
+        streams = [
+            _stream(passes, *divmod(int(start), of_pass), int(count), of_pass)
+            for passes, start, count, of_pass in zip(self._passes, starts, counts, batches, strict=True)
+        ]
+        dataset = tf.data.Dataset.choose_from_datasets(
+            streams, tf.data.Dataset.from_tensor_slices(choices), stop_on_empty_dataset=False
         )
+        # The choice loses the count (choose_from_datasets does not know that no input runs dry).
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(choices))).prefetch(tf.data.AUTOTUNE)
 
-    def _task_ids(self, epoch: tf.Tensor) -> tf.Tensor:
-        seed = tf.stack([tf.constant(derive_seed(self._seed, "mixing"), tf.int64), epoch])
-        return self._strategy(list(self.batch_counts.values()), seed)
 
-    def _choose(self, epoch: tf.Tensor, starts: Sequence[tf.Tensor], task_ids: tf.Tensor) -> tf.data.Dataset:
-        datasets = [batches(epoch, start) for batches, start in zip(self._epochs, starts, strict=True)]
-        choices = tf.data.Dataset.from_tensor_slices(task_ids)
-        return tf.data.Dataset.choose_from_datasets(datasets, choices, stop_on_empty_dataset=False)
+def _stream(passes: Epochs, first_pass: int, offset: int, count: int, batches: int) -> tf.data.Dataset:
+    """Return at least `count` batches of one task from batch `offset` of a pass on, over as many passes as that takes."""
+    last_pass = first_pass + -(-(offset + count) // batches)
+    first, skipped = tf.constant(first_pass, tf.int64), tf.constant(offset, tf.int64)
+    if last_pass <= first_pass + 1:
+        return passes(first, skipped)
+    return tf.data.Dataset.range(first_pass, last_pass).flat_map(
+        lambda index: passes(index, tf.where(index == first, skipped, 0))
+    )
 
 
 def build_mixture(
@@ -121,15 +112,13 @@ def build_mixture(
     Raises:
         UserError: a task has no training source or no rows, a file is bad, or the strategy is unknown.
     """
-    strategy = config.mixing.strategy
-    if strategy not in MIXING_STRATEGIES:
-        raise UserError(unknown_name("mixing.strategy", "strategy", strategy, MIXING_STRATEGIES))
     trained = [task for task in tasks if task.head_of is None]
     for task in trained:
         if "train" not in task.sources:
             raise UserError(f"tasks.{task.name}.train: is missing; a task with a head of its own needs training rows")
     if not trained:
         raise UserError("tasks: none of them has a head of its own to train")
+    check_mixing(config.mixing, [task.name for task in trained])
     seed = config.training.seed if seed is None else seed
     tokenizer = encoder if isinstance(encoder, Tokenizer) else encoder.tokenizer
     data = config.data
@@ -137,15 +126,32 @@ def build_mixture(
         task.name: tokenize_task(read_examples(task, "train"), task, tokenizer, data.max_length) for task in trained
     }
     sizes = {task.name: task.batch_size or data.batch_size for task in trained}
+    batches = {name: num_batches(split, sizes[name]) for name, split in tokenized.items()}
+    examples = {name: split.num_items for name, split in tokenized.items()}
+
+    @functools.cache
+    def order(epoch: int) -> np.ndarray:
+        return MIXING_STRATEGIES[config.mixing.strategy](
+            EpochOrder(
+                config.mixing,
+                tuple(tokenized),
+                tuple(batches.values()),
+                tuple(examples.values()),
+                epoch,
+                config.training.epochs,
+                seed,
+            )
+        )
+
     return Mixture(
         task_names=tuple(tokenized),
-        batch_counts={name: num_batches(split, sizes[name]) for name, split in tokenized.items()},
-        example_counts={name: split.num_items for name, split in tokenized.items()},
+        batch_counts=batches,
+        example_counts=examples,
         tokenized=tokenized,
-        _epochs=tuple(
+        epochs=config.training.epochs,
+        _passes=tuple(
             training_batches(split, sizes[name], data.buckets, seed, task_id)
             for task_id, (name, split) in enumerate(tokenized.items())
         ),
-        _strategy=MIXING_STRATEGIES[strategy],
-        _seed=seed,
+        _order=order,
     )

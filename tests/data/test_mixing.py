@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.data.mixing import MIXING_STRATEGIES
+from mtdnn_tf.config import MixingConfig
+from mtdnn_tf.data.schedules import MIXING_STRATEGIES
 
 
 @pytest.fixture
@@ -29,17 +30,59 @@ def test_counts_are_exact(parts):
     assert mixture.steps_per_epoch == 11
 
 
-@pytest.mark.parametrize("strategy", MIXING_STRATEGIES)
-def test_the_dataset_follows_the_schedule(parts, strategy):
+OPTIONS = {
+    "temperature": {"temperature": 2.0},
+    "ratio": {"ratio": 1.2},
+    "uniform": {"steps_per_epoch": 17},
+    "explicit": {"steps": {"mood": 4, "follows": 1, "close": 2, "pick": 7}},
+}
+
+
+@pytest.fixture(params=MIXING_STRATEGIES)
+def mixture(request, parts):
     config, tasks, encoder = parts
-    config = dataclasses.replace(config, mixing=dataclasses.replace(config.mixing, strategy=strategy))
-    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    mixing = MixingConfig(strategy=request.param, **OPTIONS.get(request.param, {}))
+    return mtdnn.build_mixture(tasks, encoder, dataclasses.replace(config, mixing=mixing))
+
+
+def test_the_dataset_follows_the_schedule(mixture):
     for epoch in range(3):
         schedule = mixture.schedule(epoch)
         dataset = mixture.epoch_dataset(epoch)
         assert int(dataset.cardinality()) == len(schedule) == mixture.steps_per_epoch
         assert _task_ids(dataset) == schedule.tolist()
-        assert np.bincount(schedule).tolist() == list(mixture.batch_counts.values())
+        assert list(mixture.step_counts(epoch).values()) == np.bincount(schedule, minlength=4).tolist()
+
+
+def test_no_example_comes_again_before_all_have_come(mixture):
+    """Of every task, over epochs: batch after batch, each pass holds every example once, the smaller batch included."""
+    streams = {name: [] for name in mixture.task_names}
+    for epoch in range(4):
+        for batch in mixture.epoch_dataset(epoch):
+            streams[mixture.task_names[int(batch["task_id"][0])]].append(batch)
+    for name, batches in streams.items():
+        of_pass, tokenized = mixture.batch_counts[name], mixture.tokenized[name]
+        everything = sorted(_rows_of(tokenized))
+        for start in range(0, len(batches) - of_pass + 1, of_pass):
+            seen = [row for batch in batches[start : start + of_pass] for row in _rows_in(batch)]
+            assert sorted(seen) == everything
+
+
+def _rows_of(tokenized):
+    splits = zip(tokenized.row_splits[:-1], tokenized.row_splits[1:], tokenized.labels, strict=True)
+    return [(*tokenized.token_ids[start:end].tolist(), float(label)) for start, end, label in splits]
+
+
+def _rows_in(batch):
+    rows = zip(batch["token_ids"].numpy(), batch["padding_mask"].numpy(), batch["label"].numpy(), strict=True)
+    return [(*ids[mask == 1].tolist(), float(label)) for ids, mask, label in rows]
+
+
+def test_an_epoch_goes_on_from_any_step_of_any_strategy(mixture):
+    whole, rest = list(mixture.epoch_dataset(2)), list(mixture.epoch_dataset(2, 3))
+    assert len(rest) == len(whole) - 3
+    for expected, found in zip(whole[3:], rest, strict=True):
+        np.testing.assert_array_equal(found["token_ids"], expected["token_ids"])
 
 
 def test_orders_depend_on_seed_and_epoch_alone(parts):
@@ -61,11 +104,9 @@ def test_an_epoch_goes_on_from_any_step(parts, start):
             np.testing.assert_array_equal(found[name], value)
 
 
-def test_the_endless_dataset_is_epoch_after_epoch(parts):
-    config, tasks, encoder = parts
-    mixture = mtdnn.build_mixture(tasks, encoder, config)
-    endless = _task_ids(mixture.dataset.take(22))
-    assert endless == [*mixture.schedule(0), *mixture.schedule(1)]
+def test_the_dataset_is_epoch_after_epoch(mixture):
+    assert int(mixture.dataset.cardinality()) == 2 * mixture.steps_per_epoch
+    assert _task_ids(mixture.dataset) == [*mixture.schedule(0), *mixture.schedule(1)]
 
 
 def test_a_task_without_training_rows_is_told_by_its_key(parts):
