@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from absl import app, flags, logging
 
 from mtdnn_tf.config import ExperimentConfig, load_config
 from mtdnn_tf.errors import UserError, unknown_name
 
+Item = TypeVar("Item")
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
@@ -59,11 +61,14 @@ def select_tasks(config: ExperimentConfig, names: Sequence[str]) -> ExperimentCo
     for name in names:
         if name not in config.tasks:
             raise UserError(unknown_name("--tasks", "task", name, config.tasks))
-    tasks, weights, steps = (
-        {name: value for name, value in of_tasks.items() if name in names}
-        for of_tasks in (config.tasks, config.mixing.weights, config.mixing.steps)
+    mixing = replace(
+        config.mixing, weights=_selected(config.mixing.weights, names), steps=_selected(config.mixing.steps, names)
     )
-    return replace(config, tasks=tasks, mixing=replace(config.mixing, weights=weights, steps=steps))
+    return replace(config, tasks=_selected(config.tasks, names), mixing=mixing)
+
+
+def _selected(by_task: Mapping[str, Item], names: Sequence[str]) -> dict[str, Item]:
+    return {name: value for name, value in by_task.items() if name in names}
 
 
 def model_dir_from_flags() -> Path:

@@ -146,9 +146,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, from where, and what is kept."""
+    """How long, from where, what is kept, and how tasks are weighed against each other."""
 
     epochs: Count = 5
+    accumulate: Count = 1  # batches to one update; their gradients are averaged
+    gradient_surgery: Annotated[str, one_of("none", "pcgrad")] = "none"  # among the tasks of one update
+    loss_weighting: str = "fixed"  # fixed (tasks.<name>.loss_weight), uncertainty, dwa, gradnorm
+    loss_weighting_rate: MoreThanZero = 0.025  # learning rate of uncertainty and gradnorm
+    dwa_temperature: MoreThanZero = 2.0
+    gradnorm_alpha: NotNegative = 1.5
     seed: Seed = 2018
     checkpoint_every: CountOrNone = 0  # steps; 0: at the end of each epoch only
     keep_checkpoints: Count = 2

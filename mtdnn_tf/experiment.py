@@ -22,11 +22,13 @@ from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import header
+from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
-from mtdnn_tf.training.trainer import MultiTaskTrainer
+from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = ("config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md")
 _RUN_FOLDERS = ("checkpoints", "best", "logs", "predictions")
@@ -144,9 +146,7 @@ def run_experiment(
 def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
     config, training = run.config, run.config.training
     trainer = MultiTaskTrainer(run.model, run.tasks)
-    trainer.compile(
-        build_optimizer(config.optimizer, training.epochs * mixture.steps_per_epoch), config.optimizer.clip_norm
-    )
+    compile_trainer(trainer, config, mixture)
     state = _restore(run, trainer)
     if state is not None and state.epoch >= training.epochs:
         print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
@@ -169,6 +169,27 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) 
     trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
 
 
+def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture: Mixture) -> None:
+    """Set up a trainer as `optimizer` and `training` of a configuration say.
+
+    Raises:
+        UserError: an unknown optimizer, schedule or rule, or options that do not go together.
+    """
+    training = config.training
+    surgery = training.gradient_surgery == "pcgrad"
+    if surgery and training.accumulate == 1:
+        raise UserError(
+            "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
+        )
+    trainer.compile(
+        build_optimizer(config.optimizer, training.epochs * updates_per_epoch(mixture, training.accumulate)),
+        config.optimizer.clip_norm,
+        weighting=build_loss_weighting(list(trainer.tasks.values()), training),
+        accumulate=training.accumulate,
+        surgery_seed=derive_seed(training.seed, "surgery") if surgery else None,
+    )
+
+
 def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
     """Load the best model, and score it unless it is the one that the last epoch ended with, scored a moment ago."""
     best = find_weights(run.model_dir)
@@ -185,6 +206,7 @@ def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
         parts = checkpoints.model_parts(run.model, run.tasks)
         checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
         state = checkpoints.read_state(found)
+        trainer.weighting.restore(state.loss_weighting)
         print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
         return state
     init_from = run.config.training.init_from

@@ -65,7 +65,7 @@ class Mixture:
         """
         schedule = self._order(epoch)
         before = [*(self._order(earlier) for earlier in range(epoch)), schedule[:start_step]]
-        return self._chosen(schedule[start_step:], sum(self._counts(order) for order in before))
+        return self._chosen(schedule[start_step:], np.sum([self._counts(order) for order in before], axis=0))
 
     def _counts(self, order: np.ndarray) -> np.ndarray:
         return np.bincount(order, minlength=len(self.task_names))

@@ -46,7 +46,7 @@ def repeated(counts: Sequence[int]) -> np.ndarray:
     return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
 
 
-def apportion(weights: Sequence[float], steps: int) -> np.ndarray:
+def apportion(weights: Sequence[float] | np.ndarray, steps: int) -> np.ndarray:
     """Divide steps among tasks by weight: whole numbers, at least one each, that add up to `steps`.
 
     Largest remainders are rounded up; of equal ones the first. Where a task would get nothing, the largest gives one.

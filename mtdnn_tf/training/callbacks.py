@@ -72,7 +72,8 @@ class StepLog(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collect the step; write when it is time."""
         progress = self.trainer.progress
-        self._losses.setdefault(progress.task, []).append(progress.loss)
+        for task, loss in progress.losses:
+            self._losses.setdefault(task, []).append(loss)
         self._examples += progress.examples
         ends_epoch = batch + 1 == self.params["steps"]
         if ends_epoch or any(progress.global_step % period == 0 for period in self.periods):
@@ -81,17 +82,20 @@ class StepLog(keras.callbacks.Callback):
     def _write(self) -> None:
         progress = self.trainer.progress
         losses = {task: sum(values) / len(values) for task, values in sorted(self._losses.items())}
+        weights = {task: self.trainer.weighting.weight(task) for task in losses}
         speed = self._examples / max(time.perf_counter() - self._started, 1e-9)
         self.log.write(
             "train",
             progress.global_step,
             epoch=progress.epoch,
             losses=losses,
+            loss_weights=weights,
             learning_rate=progress.learning_rate,
             gradient_norm=progress.gradient_norm,
             examples_per_second=round(speed, 2),
         )
         scalars = {f"loss/{task}": loss for task, loss in losses.items()}
+        scalars |= {f"loss_weight/{task}": weight for task, weight in weights.items()}
         scalars |= {"learning_rate": progress.learning_rate, "gradient_norm": progress.gradient_norm}
         scalars["examples_per_second"] = speed
         _summaries(self.writer, scalars, progress.global_step)
@@ -167,7 +171,8 @@ class Keeper(keras.callbacks.Callback):
     def _state(self, epoch: int, step: int, score: float | None = None) -> checkpoints.State:
         labels = {task.name: list(task.labels) for task in self.tasks if task.head_of is None}
         global_step = self.trainer.progress.global_step
-        return checkpoints.State(epoch, step, global_step, labels, score=score, best_score=self.best_score)
+        weighting = self.trainer.weighting.state()
+        return checkpoints.State(epoch, step, global_step, labels, score, self.best_score, weighting)
 
     def _save(self, epoch: int, step: int) -> None:
         folder = self.folder / "checkpoints"

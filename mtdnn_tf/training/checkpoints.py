@@ -32,6 +32,7 @@ class State:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by task, in id order
     score: float | None = None  # the value that the best model was chosen by
     best_score: float | None = None  # the best so far, in the run's own checkpoints
+    loss_weighting: Mapping[str, Any] = field(default_factory=dict)  # what the rule for loss weights has learned
 
 
 @dataclass(frozen=True)

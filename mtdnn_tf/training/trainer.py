@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from mtdnn_tf.data.batches import BATCH_SPEC
+from mtdnn_tf.config import TrainingConfig
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
-from mtdnn_tf.training.losses import LOSSES
-from mtdnn_tf.training.optimizers import clip_by_global_norm
-
-Step = Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
+from mtdnn_tf.training.loss_weighting import FixedWeights
+from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
 
 @dataclass
 class Progress:
-    """Where a run is and what the last step gave; callbacks read it through `MultiTaskTrainer.progress`."""
+    """Where a run is and what the last step gave; callbacks read it through `MultiTaskTrainer.progress`.
+
+    A step is an update of the weights, of one batch or of `accumulate` batches.
+    """
 
     epoch: int = 0
     step: int = 0  # steps done in this epoch
     global_step: int = 0  # steps done in the run
     total_steps: int = 0
-    task: str = ""
-    loss: float = math.nan
+    losses: tuple[tuple[str, float], ...] = ()  # of the last step: task and unweighted loss of each batch
     gradient_norm: float = math.nan
     learning_rate: float = math.nan
     examples: int = 0  # of the last step
+
+
+def updates_per_epoch(mixture: Mixture, accumulate: int) -> int:
+    """Return how often the weights are updated in an epoch; the last update may have fewer batches."""
+    return -(-mixture.steps_per_epoch // accumulate)
 
 
 class _Meters:
@@ -57,9 +59,9 @@ class _Meters:
 class MultiTaskTrainer:
     """Trains a multi-task model on a mixture of tasks (paper, Algorithm 1).
 
-    Each step takes one batch of one task, differentiates and updates the encoder and that task's head. The variables of
-    other heads take no part: no zero gradients, no decay, no momentum. The task is chosen on the host from the mixture's
-    schedule, and each task has a compiled step of its own, traced when it is first needed.
+    Each step takes one batch of one task (or, accumulating, a few batches), differentiates and updates the encoder and that
+    task's head. The variables of other heads take no part: no zero gradients, no decay, no momentum. The task is chosen on the
+    host from the mixture's schedule, and each task has a compiled step of its own, traced when it is first needed.
     """
 
     def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec]) -> None:
@@ -67,16 +69,32 @@ class MultiTaskTrainer:
         self.model = model
         self.tasks = {task.name: task for task in tasks if task.head_of is None}
         self.progress = Progress()
-        self._steps: dict[str, Step] = {}
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, clip_norm: float = 1.0) -> None:
-        """Set the optimizer and the largest global gradient norm (0: no clipping)."""
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        clip_norm: float = 1.0,
+        *,
+        weighting: FixedWeights | None = None,
+        accumulate: int = 1,
+        surgery_seed: int | None = None,
+    ) -> None:
+        """Set how the weights are updated.
+
+        Args:
+            optimizer: its learning rate counts updates: see `updates_per_epoch`.
+            clip_norm: the largest global gradient norm (0: no clipping).
+            weighting: how much each task's loss counts; None: `loss_weight` of the task.
+            accumulate: batches to one update.
+            surgery_seed: given, PCGrad changes conflicting gradients of one update's tasks; the seed of its random orders.
+        """
         self.optimizer = optimizer
-        self.clip_norm = clip_norm
+        self.weighting = weighting or FixedWeights(list(self.tasks.values()), TrainingConfig())
+        self.accumulate, self._surgery_seed = accumulate, surgery_seed
         # Built over all variables once: a subset at the first step would fix the slots to that task's.
         optimizer.build(self.model.trainable_variables)
         self.model.compile(optimizer=optimizer)  # so that callbacks find model.optimizer
-        self._steps = {}
+        self._steps = Steps(self.model, self.tasks, optimizer, clip_norm)
 
     def fit(
         self,
@@ -103,7 +121,7 @@ class MultiTaskTrainer:
         """
         if verbose == "auto":
             verbose = 1 if sys.stdout.isatty() else 2
-        steps = mixture.steps_per_epoch
+        steps = updates_per_epoch(mixture, self.accumulate)
         history = keras.callbacks.History()
         callback_list = keras.callbacks.CallbackList(
             [*callbacks, history],
@@ -120,6 +138,7 @@ class MultiTaskTrainer:
         for epoch in range(first_epoch, epochs):
             callback_list.on_epoch_begin(epoch)
             logs = self._run_epoch(mixture, epoch, first_step, callback_list)
+            self.weighting.end_epoch()
             first_step = 0
             callback_list.on_epoch_end(epoch, logs)
             if self.model.stop_training:
@@ -132,66 +151,46 @@ class MultiTaskTrainer:
     ) -> dict[str, float]:
         meters = _Meters()
         schedule = mixture.schedule(epoch)
-        progress = self.progress
-        for step, batch in enumerate(mixture.epoch_dataset(epoch, first_step), first_step):
+        progress, size = self.progress, self.accumulate
+        batches = iter(mixture.epoch_dataset(epoch, first_step * size))
+        for step, start in enumerate(range(first_step * size, len(schedule), size), first_step):
             callback_list.on_train_batch_begin(step)
-            progress.task = mixture.task_names[schedule[step]]
+            names = [mixture.task_names[task_id] for task_id in schedule[start : start + size]]
             progress.epoch, progress.step, progress.global_step = epoch, step + 1, progress.global_step + 1
-            self._take_step(progress, batch)
-            meters.add(progress.task, progress.loss)
+            self._take_step(progress, [(name, next(batches)) for name in names])
+            for name, loss in progress.losses:
+                meters.add(name, loss)
             callback_list.on_train_batch_end(step, {"loss": meters.means()["loss"]})
             if self.model.stop_training:
                 break
         return meters.means()
 
-    def _take_step(self, progress: Progress, batch: dict[str, tf.Tensor]) -> None:
+    def _take_step(self, progress: Progress, group: Sequence[tuple[str, Batch]]) -> None:
         progress.learning_rate = float(self.optimizer.learning_rate)
-        progress.loss, progress.gradient_norm = self.step(progress.task, batch)
-        progress.examples = int(batch["token_ids"].shape[0])
-        if not (np.isfinite(progress.loss) and np.isfinite(progress.gradient_norm)):
-            raise UserError(
-                f"training stopped: task {progress.task!r} gave loss {progress.loss} and gradient norm "
-                f"{progress.gradient_norm} at step {progress.global_step} (epoch {progress.epoch + 1}); "
-                "finite numbers are needed. Lower optimizer.learning_rate or look at this task's data; "
-                "the last checkpoint is intact."
-            )
+        results = self._update(group)
+        progress.losses = tuple((name, result.loss) for (name, _), result in zip(group, results, strict=True))
+        progress.gradient_norm = results[0].gradient_norm
+        progress.examples = sum(int(batch["token_ids"].shape[0]) for _, batch in group)
+        for (name, _), result in zip(group, results, strict=True):
+            if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
+                raise UserError(
+                    f"training stopped: task {name!r} gave loss {result.loss} and gradient norm "
+                    f"{result.gradient_norm} at step {progress.global_step} (epoch {progress.epoch + 1}); "
+                    "finite numbers are needed. Lower optimizer.learning_rate or look at this task's data; "
+                    "the last checkpoint is intact."
+                )
+            self.weighting.observe(name, result.loss, result.shared_norm)
 
-    def step(self, name: str, batch: dict[str, tf.Tensor]) -> tuple[float, float]:
+    def _update(self, group: Sequence[tuple[str, Batch]]) -> list[StepResult]:
+        weighted = [(name, batch, self.weighting.weight(name)) for name, batch in group]
+        if self.accumulate == 1:
+            return [self._steps.update(*weighted[0])]
+        random = None
+        if self._surgery_seed is not None:
+            random = np.random.default_rng([self._surgery_seed, self.progress.global_step])
+        return self._steps.update_together(weighted, random)
+
+    def step(self, name: str, batch: Batch) -> tuple[float, float]:
         """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping."""
-        if name not in self._steps:
-            self._steps[name] = self._build_step(self.tasks[name])
-        loss, norm = self._steps[name](batch)
-        return float(loss), float(norm)
-
-    def _build_step(self, task: TaskSpec) -> Step:
-        model = task_model(self.model, task.name)
-        variables = model.trainable_variables
-        loss_function = LOSSES[task.loss]
-        optimizer, clip_norm = self.optimizer, self.clip_norm
-
-        @tf.function(input_signature=[BATCH_SPEC])
-        def step(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.GradientTape() as tape:
-                logits = model({name: batch[name] for name in INPUTS}, training=True)
-                loss = loss_function(logits, batch)
-                weighted = task.loss_weight * loss
-            gradients = tape.gradient(weighted, [variable.value for variable in variables])
-            # A variable that this task does not use (the pooler, under a SAN head) has no gradient and must not move.
-            used = [
-                (_dense(gradient), variable)
-                for gradient, variable in zip(gradients, variables, strict=True)
-                if gradient is not None
-            ]
-            clipped, norm = clip_by_global_norm([gradient for gradient, _ in used], clip_norm)
-            optimizer.apply(clipped, [variable for _, variable in used])
-            return loss, norm
-
-        compiled: Step = step.get_concrete_function()
-        return compiled
-
-
-def _dense(gradient: Any) -> tf.Tensor:
-    """Return an embedding's gradient as a dense tensor: both Adamax rules move every row at every step."""
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
-    return gradient
+        result = self._steps.update(name, batch, self.weighting.weight(name))
+        return result.loss, result.gradient_norm

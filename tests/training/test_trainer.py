@@ -8,7 +8,9 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import OptimizerConfig
+from mtdnn_tf.experiment import compile_trainer
 from mtdnn_tf.training.checkpoints import model_parts
+from mtdnn_tf.training.loss_weighting import LOSS_WEIGHTINGS
 from tests.small import TINY
 
 
@@ -139,3 +141,73 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_task(parts):
     head.weights[0].assign(np.full(head.weights[0].shape, np.nan))
     with pytest.raises(mtdnn.UserError, match="task 'close' gave loss nan"):
         trainer.fit(mixture, epochs=1, verbose=0)
+
+
+def _dropout_free(experiment, *overrides):
+    config = mtdnn.load_config(experiment, ["encoder.dropout=0", "model.dropout=0", *overrides])
+    tasks = mtdnn.load_tasks(config)
+    encoder = mtdnn.load_encoder(config.encoder.source, dropout=0.0, seed=1)
+    model = mtdnn.build_model(encoder, tasks, dropout=0.0, san_prediction_dropout=0.0, seed=1)
+    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    trainer = mtdnn.MultiTaskTrainer(model, tasks)
+    compile_trainer(trainer, config, mixture)
+    return trainer, mixture, tasks
+
+
+def test_accumulated_batches_of_one_task_equal_one_large_batch(experiment):
+    """12 rows of one task in 4 batches of 3 give the update of one batch of 12: the mean of means of equal batches."""
+    options = ["optimizer.schedule=constant", "optimizer.warmup=0"]
+    small = _dropout_free(experiment, "data.batch_size=3", "training.accumulate=4", *options)
+    large = _dropout_free(experiment, "data.batch_size=12", *options)
+    for trainer, mixture, _ in (small, large):
+        batches = [batch for batch in mixture.epoch_dataset(0) if int(batch["task_id"][0]) == 0]
+        trainer._update([("mood", batch) for batch in batches])
+    one, other = (_values(trainer, tasks) for trainer, _, tasks in (small, large))
+    for part in ("encoder", "heads/mood"):
+        for name, value in one[part].items():
+            np.testing.assert_allclose(value, other[part][name], atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("surgery", ["none", "pcgrad"])
+def test_an_update_of_several_tasks_moves_their_heads_and_no_other(experiment, surgery):
+    trainer, mixture, tasks = _dropout_free(
+        experiment, "training.accumulate=2", f"training.gradient_surgery={surgery}", "optimizer.warmup=0"
+    )
+    before = _values(trainer, tasks)
+    results = trainer._update([(name, _batch_of(mixture, name)) for name in ("mood", "pick")])
+    assert _moved(before, _values(trainer, tasks)) == {"encoder", "heads/mood", "heads/pick"}
+    assert len(results) == 2
+    assert int(trainer.optimizer.iterations) == 1
+
+
+def test_accumulation_counts_updates_and_reports_every_batch(experiment):
+    trainer, mixture, _ = _dropout_free(experiment, "training.accumulate=4")
+    history = trainer.fit(mixture, epochs=2, verbose=0)
+    assert mixture.steps_per_epoch == 11
+    assert trainer.progress.global_step == trainer.progress.total_steps == int(trainer.optimizer.iterations) == 6
+    assert len(trainer.progress.losses) == 3  # 4 + 4 + 3
+    assert {"mood_loss", "follows_loss", "close_loss", "pick_loss"} < set(history.history)
+
+
+def test_pcgrad_needs_several_batches(experiment):
+    with pytest.raises(mtdnn.UserError, match=r"training\.gradient_surgery: .*training\.accumulate"):
+        _dropout_free(experiment, "training.gradient_surgery=pcgrad")
+
+
+def test_the_norm_at_the_shared_layer_is_of_the_unweighted_gradient(experiment):
+    norms = []
+    for weight in (1.0, 0.25):
+        trainer, mixture, _ = _dropout_free(experiment, f"tasks.close.loss_weight={weight}")
+        [result] = trainer._update([("close", _batch_of(mixture, "close"))])
+        norms.append(result.shared_norm)
+        assert 0 < result.shared_norm < result.gradient_norm / weight
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("rule", LOSS_WEIGHTINGS)
+def test_every_rule_for_loss_weights_trains(experiment, rule):
+    trainer, mixture, _ = _dropout_free(experiment, f"training.loss_weighting={rule}", "training.epochs=3")
+    trainer.fit(mixture, epochs=3, verbose=0)
+    weights = [trainer.weighting.weight(name) for name in mixture.task_names]
+    assert all(np.isfinite(weights))
+    assert (weights == [1.0] * 4) == (rule == "fixed")

@@ -1,0 +1,166 @@
+"""Compiled training steps, one a task: gradients of the encoder and of that task's head, and their update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.data.batches import BATCH_SPEC
+from mtdnn_tf.errors import unknown_name
+from mtdnn_tf.modeling.model import INPUTS, task_model
+from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.losses import LOSSES
+from mtdnn_tf.training.optimizers import clip_by_global_norm
+from mtdnn_tf.training.surgery import gram_matrix, project_conflicts
+
+Batch = dict[str, tf.Tensor]
+_WEIGHT_SPEC = tf.TensorSpec([], tf.float32, name="weight")
+
+
+class StepResult(NamedTuple):
+    """What one batch gave."""
+
+    loss: float  # unweighted
+    gradient_norm: float  # global norm of the whole update, weighted, before clipping
+    shared_norm: float  # norm of the unweighted gradient at the last layer that all tasks share
+
+
+class Steps:
+    """The steps of a model's tasks, each traced when it is first needed.
+
+    Variables that a batch's task does not use (other heads, the pooler under a SAN head) get no gradient and do not move.
+    """
+
+    def __init__(
+        self, model: keras.Model, tasks: Mapping[str, TaskSpec], optimizer: keras.optimizers.Optimizer, clip_norm: float
+    ) -> None:
+        """Take the model, the tasks with a head of their own, the built optimizer and the largest gradient norm (0: any)."""
+        self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
+        self._shared = _last_shared_kernel(model)
+        self._encoder = {id(variable) for variable in model.get_layer("encoder").trainable_variables}
+        self._updates: dict[str, Callable[..., Any]] = {}
+        self._gradients: dict[str, Callable[..., Any]] = {}
+        self._variables: dict[str, list[keras.Variable]] = {}  # that a task's gradients belong to
+
+    def update(self, name: str, batch: Batch, weight: float) -> StepResult:
+        """Take one step on one batch, its loss multiplied by `weight`."""
+        self._check(name)
+        if name not in self._updates:
+            self._updates[name] = self._build_update(name)
+        return StepResult(*(float(value) for value in self._updates[name](batch, weight)))
+
+    def update_together(
+        self, group: Sequence[tuple[str, Batch, float]], random: np.random.Generator | None = None
+    ) -> list[StepResult]:
+        """Take one step on several batches of any tasks: their gradients' mean.
+
+        Args:
+            group: task, batch and weight of each.
+            random: given, gradients of different tasks that conflict in the encoder are changed by PCGrad first.
+
+        Returns:
+            One result for each batch.
+        """
+        by_task: dict[str, dict[int, tf.Tensor]] = {}
+        losses = []
+        for name, batch, weight in group:
+            self._check(name)
+            if name not in self._gradients:
+                self._gradients[name] = self._build_gradients(name)
+            loss, shared_norm, gradients = self._gradients[name](batch, weight / len(group))
+            losses.append((float(loss), float(shared_norm)))
+            of_task = by_task.setdefault(name, {})
+            for variable, gradient in zip(self._variables[name], gradients, strict=True):
+                of_task[id(variable)] = of_task[id(variable)] + gradient if id(variable) in of_task else gradient
+        norm = self._apply(by_task, random)
+        return [StepResult(loss, norm, shared_norm) for loss, shared_norm in losses]
+
+    def _check(self, name: str) -> None:
+        if name not in self._tasks:
+            raise KeyError(unknown_name("step", "task", name, self._tasks))
+
+    def _apply(self, by_task: Mapping[str, dict[int, tf.Tensor]], random: np.random.Generator | None) -> float:
+        in_encoder = [{key: of_task[key] for key in of_task if key in self._encoder} for of_task in by_task.values()]
+        shares = np.ones(len(by_task))
+        if random is not None and len(by_task) > 1:
+            shares = project_conflicts(gram_matrix(in_encoder), random)
+        total: dict[int, tf.Tensor] = {}
+        for of_task, share in zip(by_task.values(), shares, strict=True):
+            for key, gradient in of_task.items():
+                part = gradient * float(share) if key in self._encoder and share != 1.0 else gradient
+                total[key] = total[key] + part if key in total else part
+        variables = {id(variable): variable for name in by_task for variable in self._variables[name]}
+        clipped, norm = clip_by_global_norm([total[key] for key in variables], self._clip_norm)
+        self._optimizer.apply(clipped, list(variables.values()))
+        return float(norm)
+
+    def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:
+        """Return the function from batch and weight to loss, norm at the last shared layer, gradients and their variables."""
+        task, model = self._tasks[name], task_model(self._model, name)
+        variables, loss_function, shared = model.trainable_variables, LOSSES[task.loss], self._shared
+
+        def differentiate(batch: Batch, weight: tf.Tensor) -> Any:
+            with tf.GradientTape() as tape:
+                logits = model({name: batch[name] for name in INPUTS}, training=True)
+                loss = loss_function(logits, batch)
+                weighted = weight * loss
+            gradients = tape.gradient(weighted, [variable.value for variable in variables])
+            used = [
+                (_dense(gradient), variable)
+                for gradient, variable in zip(gradients, variables, strict=True)
+                if gradient is not None
+            ]
+            at_shared = [gradient for gradient, variable in used if variable is shared]
+            shared_norm = tf.linalg.global_norm(at_shared) / weight if at_shared else tf.constant(0.0)
+            return loss, shared_norm, [gradient for gradient, _ in used], [variable for _, variable in used]
+
+        return differentiate
+
+    def _build_update(self, name: str) -> Callable[..., Any]:
+        differentiate = self._differentiated(name)
+        optimizer, clip_norm = self._optimizer, self._clip_norm
+
+        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
+        def update(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            loss, shared_norm, gradients, variables = differentiate(batch, weight)
+            clipped, norm = clip_by_global_norm(gradients, clip_norm)
+            optimizer.apply(clipped, variables)
+            return loss, norm, shared_norm
+
+        return _weight_as_tensor(update)
+
+    def _build_gradients(self, name: str) -> Callable[..., Any]:
+        differentiate = self._differentiated(name)
+
+        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
+        def gradients(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+            loss, shared_norm, values, self._variables[name] = differentiate(batch, weight)
+            return loss, shared_norm, values
+
+        return _weight_as_tensor(gradients)
+
+
+def _weight_as_tensor(function: Any) -> Callable[..., Any]:
+    concrete = function.get_concrete_function()
+    return lambda batch, weight: concrete(batch, tf.constant(weight, tf.float32))
+
+
+def _last_shared_kernel(model: keras.Model) -> keras.Variable | None:
+    """Return the last matrix below the heads and the pooler, which every task's gradient passes."""
+    kernels = [
+        variable
+        for variable in model.get_layer("encoder").trainable_variables
+        if variable.path.endswith("feedforward_output_dense/kernel")
+    ]
+    return kernels[-1] if kernels else None
+
+
+def _dense(gradient: Any) -> tf.Tensor:
+    """Return an embedding's gradient as a dense tensor: both Adamax rules move every row at every step."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
+    return gradient
