@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,6 +98,7 @@ class DataConfig:
     max_length: Annotated[int, at_least(8)] = 128  # tokens, [CLS] and [SEP] included
     batch_size: Count = 32  # examples; for ranking, queries
     eval_batch_size: Count = 64
+    cache_dir: str = ""  # folder that keeps tokenised splits for later runs; empty: none
     # Padded lengths; those over max_length are left out.
     buckets: Annotated[tuple[Count, ...], not_empty(), ascending()] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
@@ -236,20 +237,24 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     return plain
 
 
+def _decisive(config: ExperimentConfig) -> dict[str, Any]:
+    return config_to_dict(replace(config, data=replace(config.data, cache_dir="")))
+
+
 def dump_config(config: ExperimentConfig) -> str:
     """Return the configuration as YAML; `load_config` reads an equal one back."""
     return dump_yaml(config_to_dict(config))
 
 
 def config_hash(config: ExperimentConfig) -> str:
-    """Return 12 hexadecimal digits that depend on every value, but not on the order of keys."""
-    canonical = json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"))
+    """Return 12 hexadecimal digits that depend on every value that decides the outcome, but not on the order of keys."""
+    canonical = json.dumps(_decisive(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def config_differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """Return a line such as "training.epochs: 3 -> 5" for every key that differs."""
-    before, after = ({key: show(value) for key, value in flatten(config_to_dict(side))} for side in (old, new))
+    """Return a line such as "training.epochs: 3 -> 5" for every key that differs and decides the outcome."""
+    before, after = ({key: show(value) for key, value in flatten(_decisive(side))} for side in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
     pairs = ((key, before.get(key, "not set"), after.get(key, "not set")) for key in keys)
     return [f"{key}: {was} -> {now}" for key, was, now in pairs if was != now]

@@ -35,6 +35,7 @@ def make_paths_absolute(tree: Node) -> None:
     """
     data = children_of(tree, "data")
     _make_absolute(data, "root")
+    _make_absolute(data, "cache_dir")
     _make_absolute(children_of(tree, "training"), "init_from")
     _make_absolute(children_of(tree, "export"), "output_dir")
     _make_encoder_absolute(children_of(tree, "encoder"))

@@ -36,6 +36,7 @@ class TokenizedTask:
     groups: np.ndarray | None  # ranking: [rows] int32, index of the query
     max_length: int
     pad_id: int
+    skipped: tuple[str, ...] = ()  # a line for each row of the source that was dropped on purpose
 
     @property
     def lengths(self) -> np.ndarray:

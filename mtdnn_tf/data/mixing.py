@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig
-from mtdnn_tf.data.batches import Epochs, TokenizedTask, num_batches, tokenize_task, training_batches
+from mtdnn_tf.data.batches import Epochs, TokenizedTask, num_batches, training_batches
+from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
-from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
@@ -122,9 +122,7 @@ def build_mixture(
     seed = config.training.seed if seed is None else seed
     tokenizer = encoder if isinstance(encoder, Tokenizer) else encoder.tokenizer
     data = config.data
-    tokenized = {
-        task.name: tokenize_task(read_examples(task, "train"), task, tokenizer, data.max_length) for task in trained
-    }
+    tokenized = {task.name: tokenized_split(task, "train", tokenizer, data) for task in trained}
     sizes = {task.name: task.batch_size or data.batch_size for task in trained}
     batches = {name: num_batches(split, sizes[name]) for name, split in tokenized.items()}
     examples = {name: split.num_items for name, split in tokenized.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,12 @@ class Tokenizer:
             return cls(vocab, lowercase, strip_accents)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides which ids a text gets."""
+        parts = (str(tf_text.__version__), str(self.lowercase), str(self.strip_accents), *self.vocab)
+        return hashlib.sha256("\n".join(parts).encode("utf-8")).hexdigest()[:20]
 
     @property
     def vocab_size(self) -> int:

@@ -35,7 +35,7 @@ def read_tfds(source: SourceConfig) -> Table:
         UserError: here or while rows are taken: an unknown dataset or split, nothing prepared and no network, damaged data.
     """
     name, split = split_path(source)
-    builder = _opened_builder(name) if _is_folder(name) else _prepared_builder(name, source.data_dir)
+    builder = _builder(name, source.data_dir)
     if split is None:
         raise UserError(f"tfds:{name}: no split named; add one as in `tfds:{name}:{next(iter(builder.info.splits))}`")
     origin = f"tfds:{name}:{split}"
@@ -43,6 +43,20 @@ def read_tfds(source: SourceConfig) -> Table:
     scalars = [name for name, spec in dataset.element_spec.items() if _is_scalar(spec)]
     rows = _rows(origin, builder.info.features, dataset.map(lambda row: {name: row[name] for name in scalars}))
     return Table(origin, rows, tuple(scalars), len(scalars), by_name=True, no_label=frozenset({"", "-1", "-1.0"}))
+
+
+def dataset_files(source: SourceConfig) -> list[str]:
+    """Return the paths of a prepared dataset's files, in alphabetical order.
+
+    Raises:
+        UserError: as `read_tfds`.
+    """
+    folder = _builder(split_path(source)[0], source.data_dir).data_path
+    return sorted(str(path) for path in folder.iterdir())
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    return _opened_builder(name) if _is_folder(name) else _prepared_builder(name, data_dir)
 
 
 def split_path(source: SourceConfig) -> tuple[str, str | None]:

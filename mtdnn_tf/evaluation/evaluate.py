@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig, ExperimentConfig
 from mtdnn_tf.data.batches import BATCH_SPEC, TokenizedTask, evaluation_batches, tokenize_task
-from mtdnn_tf.data.sources import Examples, read_examples
+from mtdnn_tf.data.cache import tokenized_split
+from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
@@ -63,9 +64,9 @@ class SplitScorer:
         self.scores: dict[str, Any] | None = None  # of the latest call
         for task in tasks:
             if split in task.sources:
-                examples = read_examples(task, split)
-                if examples.labels is not None:
-                    self.splits.append((task, tokenize_task(examples, task, tokenizer, data.max_length)))
+                tokenized = tokenized_split(task, split, tokenizer, data)
+                if tokenized.labels is not None:
+                    self.splits.append((task, tokenized))
         if not self.splits:
             raise UserError(
                 f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source"
