@@ -99,6 +99,8 @@ class DataConfig:
     batch_size: Count = 32  # examples; for ranking, queries
     eval_batch_size: Count = 64
     cache_dir: str = ""  # folder that keeps tokenised splits for later runs; empty: none
+    # length: batches of similar lengths, padded to a bucket; none: shuffled batches, padded to their longest row.
+    bucketing: Annotated[str, one_of("length", "none")] = "length"
     # Padded lengths; those over max_length are left out.
     buckets: Annotated[tuple[Count, ...], not_empty(), ascending()] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 

@@ -91,7 +91,7 @@ def num_batches(tokenized: TokenizedTask, batch_size: int) -> int:
 
 
 def training_batches(
-    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int], seed: int, task_id: int = 0
+    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int] | None, seed: int, task_id: int = 0
 ) -> Epochs:
     """Return the function from (epoch, batches to leave out) to that epoch's batches of this task.
 
@@ -101,7 +101,8 @@ def training_batches(
     Args:
         tokenized: the task's training split.
         batch_size: items.
-        buckets: padded lengths, ascending; a batch is padded to the smallest that holds its longest row.
+        buckets: padded lengths, ascending; a batch is padded to the smallest that holds its longest row. None: items are not
+            sorted, and a batch is padded to its longest row.
         seed: of the run.
         task_id: what `task_id` of every batch says.
 
@@ -111,16 +112,16 @@ def training_batches(
     """
     rows = _Rows(tokenized, buckets, task_id)
     items, batches = tokenized.num_items, num_batches(tokenized, batch_size)
-    longest = np.maximum.reduceat(tokenized.lengths, tokenized.item_splits[:-1])
-    needed = tf.constant(np.searchsorted(rows.buckets, longest), tf.int64)
+    needed = tf.constant(_needed_buckets(tokenized, rows.buckets), tf.int64)
     pool = tf.range(items, dtype=tf.int64) // (_POOL * batch_size)
     seeds = [derive_seed(seed, tokenized.task.name, purpose) for purpose in ("items", "batches")]
 
     def epoch_batches(epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
         item_seed, batch_seed = (tf.stack([tf.constant(value, tf.int64), epoch]) for value in seeds)
         order = tf.random.experimental.stateless_shuffle(tf.range(items, dtype=tf.int64), item_seed)
-        by_length = tf.argsort(pool * (len(rows.buckets) + 1) + tf.gather(needed, order), stable=True)
-        order = tf.gather(order, by_length)
+        if buckets is not None:
+            by_length = tf.argsort(pool * (len(rows.buckets) + 1) + tf.gather(needed, order), stable=True)
+            order = tf.gather(order, by_length)
         order = tf.pad(order, [[0, batches * batch_size - items]], constant_values=-1)
         batch_order = tf.random.experimental.stateless_shuffle(tf.range(batches), batch_seed)
         chosen = tf.gather(tf.reshape(order, [batches, batch_size]), batch_order[start:])
@@ -130,6 +131,12 @@ def training_batches(
         )
 
     return epoch_batches
+
+
+def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray:
+    """Return the index of the bucket that each item's longest row needs, `[items]`."""
+    longest = np.maximum.reduceat(tokenized.lengths, tokenized.item_splits[:-1])
+    return np.searchsorted(buckets, longest)
 
 
 def evaluation_batches(
@@ -145,9 +152,11 @@ def evaluation_batches(
 class _Rows:
     """A split's arrays as tensors, and batches gathered from them."""
 
-    def __init__(self, tokenized: TokenizedTask, buckets: Sequence[int], task_id: int) -> None:
-        below = [length for length in sorted(buckets) if length < tokenized.max_length]
-        self.buckets = np.array([*below, tokenized.max_length], np.int64)
+    def __init__(self, tokenized: TokenizedTask, buckets: Sequence[int] | None, task_id: int) -> None:
+        lengths = range(tokenized.max_length) if buckets is None else sorted(buckets)
+        self.buckets = np.array(
+            [*(length for length in lengths if length < tokenized.max_length), tokenized.max_length]
+        )
         self._ids = tf.constant(tokenized.token_ids)
         self._splits = tf.constant(tokenized.row_splits)
         self._first_lengths = tf.constant(tokenized.first_lengths)

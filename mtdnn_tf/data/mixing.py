@@ -127,6 +127,8 @@ def build_mixture(
     batches = {name: num_batches(split, sizes[name]) for name, split in tokenized.items()}
     examples = {name: split.num_items for name, split in tokenized.items()}
 
+    buckets = data.buckets if data.bucketing == "length" else None
+
     @functools.cache
     def order(epoch: int) -> np.ndarray:
         return MIXING_STRATEGIES[config.mixing.strategy](
@@ -148,7 +150,7 @@ def build_mixture(
         tokenized=tokenized,
         epochs=config.training.epochs,
         _passes=tuple(
-            training_batches(split, sizes[name], data.buckets, seed, task_id)
+            training_batches(split, sizes[name], buckets, seed, task_id)
             for task_id, (name, split) in enumerate(tokenized.items())
         ),
         _order=order,

@@ -34,8 +34,8 @@ def _queries(sizes):
     return tokenize_task(examples, RANKING, TOKENIZER, 32)
 
 
-def _epoch(tokenized, batch_size, epoch=0, start=0, seed=1):
-    batches = training_batches(tokenized, batch_size, BUCKETS, seed, task_id=3)
+def _epoch(tokenized, batch_size, epoch=0, start=0, seed=1, buckets=BUCKETS):
+    batches = training_batches(tokenized, batch_size, buckets, seed, task_id=3)
     return list(batches(tf.constant(epoch, tf.int64), tf.constant(start, tf.int64)))
 
 
@@ -87,6 +87,16 @@ def test_bucketing_spends_little_on_padding():
     alone = np.array([min(size for size in (8, 16, 24, 32) if size >= length) for length in tokenized.lengths]).sum()
     assert padded <= 1.02 * alone
     assert padded < 1.35 * real
+
+
+def test_without_buckets_batches_are_shuffled_and_padded_to_their_longest_row():
+    tokenized = _sentences(403)
+    batches = _epoch(tokenized, 8, buckets=None)
+    assert sorted(row for batch in _rows(batches) for row in batch) == list(range(403))
+    for batch in batches:
+        assert batch["token_ids"].shape[1] == batch["padding_mask"].numpy().sum(axis=1).max()
+    whole = [batch for batch in _rows(batches) if len(batch) == 8]
+    assert np.mean([np.ptp(tokenized.lengths[rows]) for rows in whole]) > 15  # of lengths 3 to 32, in no order
 
 
 def test_batches_hold_the_tokens_of_their_rows():
