@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -170,7 +171,7 @@ def _about(texts: Sequence[Column], candidates: Sequence[Column], is_pair: bool)
     if others:
         return (f"other texts are left out: {', '.join(others)}; --text=<column>,<column> chooses",)
     if len(texts) == 2 and not is_pair:
-        return (f"two texts, taken as a pair; for one of them: --text={texts[0].key}",)
+        return (f"two texts, taken as a pair; for one of them: {shlex.quote(f'--text={texts[0].key}')}",)
     return ()
 
 

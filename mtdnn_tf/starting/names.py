@@ -21,7 +21,7 @@ PAIRS = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "sentence"), ("question", "passage"),
     ("query", "answer"), ("query", "document"), ("query", "passage"), ("context", "response"), ("claim", "evidence"),
 )  # fmt: skip
-_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<gap>_?)(?P<first>1|a|left)")
+_FIRST = re.compile(r"1|(?<=_)a$|left")  # of sentence1, #1 String, text_a, left_text
 _SECOND = {"1": "2", "a": "b", "left": "right"}
 _ID = re.compile(r"(.*[_ -])?(id|idx|ids|index)[0-9]*|[a-z]{1,6}id[0-9]*|\W*[0-9]* ?id|unnamed: [0-9]+|")
 _LABEL = re.compile(r"(is|has)_.+|.+[_ ]label|label_.+")
@@ -58,10 +58,8 @@ def second_of_pair(title: object) -> tuple[str, ...]:
     """Return the names that the second text may have where `title` is the first: sentence1 -> sentence2."""
     name = plain_name(title)
     seconds = [second for first, second in PAIRS if first == name]
-    match = _NUMBERED.fullmatch(name)
-    if match:
-        seconds.append(match["stem"] + match["gap"] + _SECOND[match["first"]])
-    return tuple(seconds)
+    numbered = _FIRST.sub(lambda match: _SECOND[match[0]], name, count=1)
+    return tuple(seconds if numbered == name else [*seconds, numbered])
 
 
 def as_identifier(name: str) -> str | None:
