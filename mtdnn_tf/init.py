@@ -21,10 +21,14 @@ from mtdnn_tf.starting.task_file import data_folder, new_files, task_file
 from mtdnn_tf.task_types import TASK_TYPES
 
 _TRAIN = flags.DEFINE_multi_string("train", [], "The training file; may be repeated, a task for each.")
-_DEV = flags.DEFINE_multi_string("dev", [], "The development file, one for each --train. Default: looked for beside it.")
+_DEV = flags.DEFINE_multi_string(
+    "dev", [], "The development file, one for each --train. Default: looked for beside it."
+)
 _TEST = flags.DEFINE_multi_string("test", [], "The test file, one for each --train. Default: looked for beside it.")
 _NAME = flags.DEFINE_multi_string("name", [], "The task's name, one for each --train. Default: after the file.")
-_OUTPUT = flags.DEFINE_string("output", None, "The task file to write. Default: <name>.yaml; of several tasks, tasks.yaml.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The task file to write. Default: <name>.yaml; of several tasks, tasks.yaml."
+)
 _TYPE = flags.DEFINE_enum("type", None, list(TASK_TYPES), "The type of task, instead of a guess.")
 _TEXT = flags.DEFINE_list("text", [], "The text columns, one or two, instead of a guess; positions without a header.")
 _LABEL = flags.DEFINE_string("label", None, "The label's column, instead of a guess; its position without a header.")
@@ -74,8 +78,11 @@ def _files() -> list[Files]:
     for flag in (_DEV, _TEST):
         if flag.value and len(flag.value) != count:
             raise UserError(f"--{flag.name}: give one for each --train; received {len(flag.value)} for {count} files")
-    others = [flag.value or [None] * count for flag in (_DEV, _TEST)]
-    return [Files(*paths, _HEADER.value, _ENCODING.value) for paths in zip(_TRAIN.value, *others, strict=True)]
+    devs, tests = (flag.value or [None] * count for flag in (_DEV, _TEST))
+    return [
+        Files(train, dev, test, _HEADER.value, _ENCODING.value)
+        for train, dev, test in zip(_TRAIN.value, devs, tests, strict=True)
+    ]
 
 
 if __name__ == "__main__":

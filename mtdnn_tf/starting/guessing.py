@@ -56,6 +56,7 @@ def guess_task(table: FileTable, wishes: Wishes) -> Guess:
     kind = guess_kind(table, texts, label, wishes.type)
     used = {column.key for column in (*texts, label)}
     left_out = tuple(column.title for column in table.columns if column.key not in used)
+    text_notes = () if kind.type == "ranking" else text_notes  # it always takes two
     notes = (*table.notes, *label_notes, *text_notes, *kind.notes)
     return Guess(kind, own_names(texts), texts, label, left_out, notes)
 

@@ -26,7 +26,6 @@ class Kind:
     type: str
     labels: tuple[str, ...] = ()  # classification
     range: tuple[float, float] | None = None  # regression
-    ignored: tuple[str, ...] = ()  # what stands in rows without a label
     seen: str = ""  # of the labels, for people
     notes: tuple[str, ...] = ()
 
@@ -34,6 +33,11 @@ class Kind:
 def is_no_label(value: str) -> bool:
     """Return whether this stands for a label that is not there."""
     return value in _NO_LABEL
+
+
+def no_labels_in(label: Column) -> tuple[str, ...]:
+    """Return what stands in the rows of a column that have no label."""
+    return tuple(value for value in _NO_LABEL if value in set(label.stripped))
 
 
 def guess_kind(table: FileTable, texts: Sequence[Column], label: Column, wished: str | None) -> Kind:
@@ -52,12 +56,9 @@ def guess_kind(table: FileTable, texts: Sequence[Column], label: Column, wished:
     if make is None:
         raise UserError(unknown_name("--type", "task type", str(wished), KINDS))
     kind = make(table, texts, label, filled)
-    ignored = tuple(value for value in _NO_LABEL if value in set(label.stripped))
     missing = len(label.values) - len(filled)
     gaps = (f"{missing:,} rows have no label and are left out",) if missing else ()
-    return Kind(
-        kind.type, kind.labels, kind.range, ignored, kind.seen, (*kind.notes, *(() if wished else notes), *gaps)
-    )
+    return Kind(kind.type, kind.labels, kind.range, kind.seen, (*kind.notes, *(() if wished else notes), *gaps))
 
 
 def _type_of(
@@ -123,7 +124,9 @@ def _ranking(table: FileTable, texts: Sequence[Column], label: Column, filled: S
             f"{table.path}: the candidates of one {texts[0].key} must stand together: sort the file by that column"
         )
     sizes = Counter(texts[0].values)
-    seen = f"{counted(Counter(filled))}; {len(sizes):,} questions, {len(texts[0].values) / len(sizes):.1f} candidates each"
+    seen = (
+        f"{counted(Counter(filled))}; {len(sizes):,} questions, {len(texts[0].values) / len(sizes):.1f} candidates each"
+    )
     return Kind("ranking", seen=seen)
 
 
@@ -145,7 +148,9 @@ def _extremes(table: FileTable, label: Column) -> tuple[float, float]:
     for (line, _), value in zip(table.records, label.stripped, strict=True):
         number = as_number(value)
         if number is None and not is_no_label(value):
-            raise UserError(f"{table.path}:{line}: column {quoted(label.key)} must be a number, received {quoted(value)}")
+            raise UserError(
+                f"{table.path}:{line}: column {quoted(label.key)} must be a number, received {quoted(value)}"
+            )
         numbers.extend([] if number is None else [number])
     return min(numbers), max(numbers)
 
@@ -167,7 +172,7 @@ def in_order(names: Sequence[str] | Counter[str]) -> tuple[str, ...]:
 
 
 def counted(counts: Counter[str], limit: int = 6) -> str:
-    """Return "no 40, yes 60", the first few of many."""
+    """Return "no: 40, yes: 60", the first few of many."""
     names = in_order(counts)
-    shown = [f"{shortened(name, 30)} {counts[name]:,}" for name in names[:limit]]
+    shown = [f"{shortened(name, 30)}: {counts[name]:,}" for name in names[:limit]]
     return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")

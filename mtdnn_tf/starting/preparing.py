@@ -10,7 +10,7 @@ from typing import Any
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.guessing import Guess, Wishes, guess_task
 from mtdnn_tf.starting.holding_out import as_text, hold_out
-from mtdnn_tf.starting.kinds import in_order, is_no_label, usual_range
+from mtdnn_tf.starting.kinds import in_order, is_no_label, no_labels_in, usual_range
 from mtdnn_tf.starting.names import as_identifier
 from mtdnn_tf.starting.splits import Split, companion, read_split, stem_of, without_train
 from mtdnn_tf.starting.tables import FileTable, as_number, read_table
@@ -123,7 +123,7 @@ def _with_labels_of(dev: Split, guess: Guess) -> Guess:
 def _unknown_labels(test: Split | None, guess: Guess) -> tuple[str, ...]:
     if test is None or test.label is None or not guess.kind.labels:
         return ()
-    new = sorted(set(test.label.stripped) - set(guess.kind.labels) - set(guess.kind.ignored))
+    new = sorted(set(test.label.stripped) - set(guess.kind.labels) - set(no_labels_in(test.label)))
     return (f"{test.table.path} has labels that training has not: {', '.join(new[:5])}",) if new else ()
 
 
@@ -154,9 +154,9 @@ def prepare_all(
 
 def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str, Any]:
     """Return the value of a task's train, dev or test: the path alone where nothing else is to be said."""
-    table, columns = prepared.table, {}
+    table, label, columns = prepared.table, prepared.guess.label, {}
     if split != "train" and (found := getattr(prepared, split)) is not None:
-        table, columns = found.table, dict(found.columns)
+        table, label, columns = found.table, found.label, dict(found.columns)
     is_new = prepared.held_out is not None and split != "test"
     source: dict[str, Any] = {"path": path}
     if not is_new and table.notes:
@@ -165,8 +165,8 @@ def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str,
         source["header"] = False
     if columns:
         source["columns"] = columns
-    if prepared.guess.kind.ignored and not is_new:
-        source["ignore_labels"] = list(prepared.guess.kind.ignored)
+    if label is not None and no_labels_in(label) and not is_new:
+        source["ignore_labels"] = list(no_labels_in(label))
     if table.encoding != "utf-8" and not is_new:
         source["encoding"] = table.encoding
     return path if len(source) == 1 else source

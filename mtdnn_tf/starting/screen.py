@@ -20,7 +20,7 @@ def guess_table(output: Path, task: Prepared) -> str:
         ("file", file_seen(task)),
         ("type", kind.type),
         *(("text", line) for line in texts_seen(task)),
-        ("label", f"{guess.label.title}: {kind.seen}"),
+        ("label", f"{guess.label.title} ({kind.seen})"),
     ]
     for split, path in source_paths(output, task).items():
         about = split_seen(task, split)

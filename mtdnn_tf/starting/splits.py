@@ -59,7 +59,10 @@ def companion(train: str, split: str) -> str | None:
 
 def task_columns(table: FileTable, guess: Guess) -> dict[str, Key]:
     """Return where the columns of the task stand in the training file, as far as their names do not say it."""
-    keys = {**dict(zip(guess.text, (column.key for column in guess.text_columns), strict=True)), "label": guess.label.key}
+    keys = {
+        **dict(zip(guess.text, (column.key for column in guess.text_columns), strict=True)),
+        "label": guess.label.key,
+    }
     return keys if table.header is False else {role: key for role, key in keys.items() if role != key}
 
 
@@ -95,8 +98,7 @@ def _found_anew(table: FileTable, guess: Guess, labelled: bool) -> tuple[list[Co
     """Guess the columns of a file that is laid out in another way than the training file (CoLA's test file)."""
     label = guess_label(table, None, ())[0] if labelled else _called_label(table, guess)
     own = [table.column(name) for name in guess.text]
-    texts = own if all(own) else list(guess_texts(table, label, len(guess.text))[0])
-    return texts, label
+    return (own if all(own) else [*guess_texts(table, label, len(guess.text))[0]]), label
 
 
 def _called_label(table: FileTable, guess: Guess) -> Column | None:
@@ -104,9 +106,7 @@ def _called_label(table: FileTable, guess: Guess) -> Column | None:
     return next((column for column in table.columns if plain_name(column.key) in wanted), None)
 
 
-def _mapping(
-    table: FileTable, guess: Guess, texts: list[Column | None], label: Column | None
-) -> dict[str, Key]:
+def _mapping(table: FileTable, guess: Guess, texts: list[Column | None], label: Column | None) -> dict[str, Key]:
     # A label that is not there is mapped as well: the training file's mapping would find another column.
     nowhere: Key = len(table.columns) if table.header is False else "label"
     found = {name: column.key for name, column in zip(guess.text, texts, strict=True) if column is not None}

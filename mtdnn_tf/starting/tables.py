@@ -117,7 +117,8 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
     form = ENDINGS[ending(path)]
     if form == "jsonl":
         return _objects(path, encoding)
-    records, notes = _records(path, form, encoding), ()
+    records = _records(path, form, encoding)
+    notes: tuple[str, ...] = ()
     if len(records[0][1]) == 1:
         form, records, notes = _with_other_separator(path, form, encoding, records)
     named = looks_like_header([values for _, values in records[:_LOOKED_AT]]) if header is None else header
@@ -183,9 +184,7 @@ def _objects(path: str, encoding: str) -> FileTable:
     found = (_object_column(key, [row for _, row in records]) for key in table.names or ())
     columns = tuple(column for column in found if column is not None)
     if len(columns) < 2:
-        raise UserError(
-            f"{path}: {len(columns)} keys with a text or a number in every row; expected texts and a label"
-        )
+        raise UserError(f"{path}: {len(columns)} keys with a text or a number in every row; expected texts and a label")
     return FileTable(path, "jsonl", None, columns, records, encoding)
 
 

@@ -130,8 +130,9 @@ def _data(tasks: Sequence[Prepared]) -> str:
     length = fitting_length(tokens)
     cut = float(np.mean(np.concatenate(tokens) > length))
     about = "about 1.5 tokens a word; memory and time grow with it"
+    cut = max(cut, 0.001) if cut else 0.0
     if cut:
-        about = f"tokens; {100 * cut:.1g}% of the examples are longer and are cut (" + about + ")"
+        about = f"tokens; {100 * cut:.2g}% of the examples are longer and are cut (" + about + ")"
     else:
         about = f"tokens; holds every example ({about})"
     return "data:\n" + textwrap.indent(_entry("max_length", length, about), "  ")
