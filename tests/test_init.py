@@ -105,11 +105,16 @@ FILES = {
              "classification", ("text",), ("a", "b"), {}),
     "wrong_ending": ("a.csv", tsv(TEXTS, cycle("a", "b"), header=("text", "label")),
                      "classification", ("text",), ("a", "b"), {}),
+    "labels_that_yaml_would_take_for_more": (
+        "a.tsv", tsv(TEXTS, cycle("a: b # c", "- x", '"q', "[", "1e3", "☺"), header=("text", "label")),
+        "classification", ("text",), ('"q', "- x", "1e3", "[", "a: b # c", "☺"), {}),
+    "many_labels": ("a.tsv", tsv(TEXTS, cycle(*[f"a long name, number {at}" for at in range(10, 28)]), header=("text", "intent")),
+                    "classification", ("text",), tuple(f"a long name, number {at}" for at in range(10, 28)), {"label": "intent"}),
     "short_texts": ("a.tsv", tsv([f"{word}ful {number}x" for number in range(4) for word in WORDS], cycle("a", "b")),
                     "classification", ("text",), ("a", "b"), {"text": 0, "label": 1}),
     "label_and_its_words": ("a.jsonl", jsonl(text=TEXTS, label=cycle(0, 1, 2), label_text=cycle("so so", "bad", "good")),
                             "classification", ("text",), ("0", "1", "2"), {}),
-    "no_spaces_between_words": ("a.tsv", tsv([f"今天天气很好我们去公园{chr(0x4E00 + at)}" for at in range(40)], cycle("好", "坏"), header=("text", "label")),
+    "no_spaces_between_words": ("a.tsv", tsv([f"今天天气{chr(0x4E00 + at)}" for at in range(40)], cycle("好", "坏"), header=("text", "label")),
                                 "classification", ("text",), ("坏", "好"), {}),
 }  # fmt: skip
 
@@ -328,6 +333,7 @@ def test_task_names(path, expected):
 
 GOOD = tsv(TEXTS, cycle("a", "b"), header=("review", "label"))
 BAD = {
+    "a variable": ("a.tsv", tsv(TEXTS, cycle("a", "${HOME}"), header=("text", "label")), {}, "cannot stand in a task file"),
     "empty file": ("a.tsv", "", {}, "the file is empty"),
     "header only": ("a.tsv", "text\tlabel\n", {}, "holds a header and no row"),
     "one column": ("a.tsv", "\n".join(TEXTS), {}, "one column; expected texts and a label, separated by tabs"),

@@ -85,9 +85,19 @@ def prepare(name: str, files: Files, wishes: Wishes, share: float | None) -> Pre
     test, test_notes = _other(files, "test", table, guess)
     if dev is not None:
         guess = _with_labels_of(dev, guess)
+    _check_no_variables(table, guess)
     held_out, held_notes = (None, ()) if dev else _held_out(table, guess, share or 0.1)
     notes = (*guess.notes, *dev_notes, *test_notes, *held_notes, *_unknown_labels(test, guess))
     return Prepared(name, table, guess, dev, test, held_out, notes)
+
+
+def _check_no_variables(table: FileTable, guess: Guess) -> None:
+    """Refuse what the task file would take for an environment variable: there is no other way to write it there."""
+    for text in (table.path, *guess.kind.labels, *(str(column.key) for column in (*guess.text_columns, guess.label))):
+        if "${" in text:
+            raise UserError(
+                f"{table.path}: {text!r} cannot stand in a task file, where ${{ begins a variable; rename it"
+            )
 
 
 def _other(files: Files, split: str, table: FileTable, guess: Guess) -> tuple[Split | None, tuple[str, ...]]:

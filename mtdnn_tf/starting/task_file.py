@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,21 @@ def _training() -> str:
     return f"# training:\n#   epochs: {TrainingConfig().epochs} # the default\n"
 
 
-def _entry(key: str, value: str | int | list[Any] | Mapping[str, Any], about: str = "") -> str:
+def _entry(key: str, value: str | int | list[Any] | dict[str, Any], about: str = "") -> str:
     """Return a key with its value; the comment behind it where it fits in the line, else above."""
-    text = dump_yaml({key: value if not isinstance(value, Mapping) else dict(value)})
+    text = _list(key, value) if isinstance(value, list) else dump_yaml({key: value})
     one_line = text.count("\n") == 1 and len(text) + len(about) < _WIDTH - 8
     if about and one_line:
         return f"{text[:-1]} {comment(about)}"
     return (comment(about) if about else "") + text
+
+
+def _list(key: str, items: Sequence[Any]) -> str:
+    """Return a list in one line, or an item a line where it is longer."""
+    text = dump_yaml({key: list(items)})
+    if text.count("\n") == 1:
+        return text
+    return f"{key}:\n" + "".join(f"  - {dump_yaml([item]).strip()[1:-1]}\n" for item in items)
 
 
 def comment(text: str) -> str:
