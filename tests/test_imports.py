@@ -13,7 +13,19 @@ import mtdnn_tf
 
 PACKAGE = Path(mtdnn_tf.__file__).parent
 # From left to right: a part may import itself and what stands to its left.
-ORDER = ["errors", "common", "config", "tasks", "data", "modeling", "training", "evaluation", "serving", "top"]
+ORDER = [
+    "errors",
+    "common",
+    "config",
+    "tasks",
+    "data",
+    "starting",
+    "modeling",
+    "training",
+    "evaluation",
+    "serving",
+    "top",
+]
 PART_OF_MODULE = {
     "files": "common",
     "seeds": "common",
@@ -24,7 +36,19 @@ PART_OF_MODULE = {
     "task_types": "tasks",
     "provenance": "tasks",
 }
-TOP = {"experiment", "planning", "answering", "cli", "train", "evaluate", "predict", "export", "plan", "__init__"}
+TOP = {
+    "experiment",
+    "planning",
+    "answering",
+    "cli",
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "plan",
+    "init",
+    "__init__",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -72,4 +96,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_reading_a_configuration_needs_no_tensorflow():
     code = "import sys; from mtdnn_tf.config import load_config; import mtdnn_tf.tasks; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_writing_a_task_file_needs_no_tensorflow():
+    code = "import sys; import mtdnn_tf.init; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

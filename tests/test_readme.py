@@ -27,6 +27,11 @@ def test_the_configuration_it_shows_is_one(tmp_path):
     assert [(task.name, task.head) for task in tasks] == [("topic", "linear"), ("duplicate", "san"), ("rte", "san")]
 
 
+def test_the_commands_it_shows_are_there():
+    for module in set(re.findall(r"python -m mtdnn_tf\.([a-z]+)", README)):
+        assert (REPOSITORY / "mtdnn_tf" / f"{module}.py").is_file()
+
+
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (REPOSITORY / link).exists()

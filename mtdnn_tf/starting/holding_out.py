@@ -1,0 +1,113 @@
+"""A development set held out of the training rows: by label, by question for ranking, no text on both sides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.starting.guessing import Guess
+from mtdnn_tf.starting.kinds import is_no_label
+from mtdnn_tf.starting.tables import Column, FileTable, as_number
+
+_BANDS = 5  # of scores, each held out in the same share
+_LARGEST_CLUSTER = 0.05  # of the rows that hang together by their texts
+
+
+def hold_out(table: FileTable, guess: Guess, share: float) -> tuple[list[int], list[int], bool]:
+    """Return the rows to train on and those to score on, in the order of the file, the same for every call.
+
+    Rows without a label are in neither. The third value tells whether second texts may stand on both sides: where they are
+    shared by too many rows (and in ranking, where candidates are), only the first text keeps to one side.
+
+    Raises:
+        UserError: there are too few rows.
+    """
+    rows = [row for row, value in enumerate(guess.label.stripped) if not is_no_label(value)]
+    by_first = guess.kind.type == "ranking"
+    clusters = _clusters(rows, guess.text_columns[: 1 if by_first else None])
+    if len(guess.text_columns) == 2 and not by_first:
+        by_first = max(len(cluster) for cluster in clusters) > max(2, _LARGEST_CLUSTER * len(rows))
+        clusters = _clusters(rows, guess.text_columns[:1]) if by_first else clusters
+    strata = _strata(guess, rows)
+    held = _drawn(clusters, strata, share, zlib.crc32(guess.label.title.encode()))
+    trained = [row for row in rows if row not in held]
+    if not held or not trained:
+        raise UserError(f"{table.path}: too few rows to hold any out for scoring; name a file with --dev")
+    return trained, sorted(held), by_first
+
+
+def _clusters(rows: Sequence[int], columns: Sequence[Column]) -> list[list[int]]:
+    """Return rows that have a text in common, directly or by others, together."""
+    parent = {row: row for row in rows}
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    seen: dict[str, int] = {}
+    for row in rows:
+        for column in columns:
+            text = " ".join(column.values[row].lower().split())
+            parent[root(row)] = root(seen.setdefault(text, row))
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        clusters[root(row)].append(row)
+    return list(clusters.values())
+
+
+def _strata(guess: Guess, rows: Sequence[int]) -> dict[int, str]:
+    """Return what each row is to be balanced by: its label, or the band of its score; for ranking, nothing."""
+    if guess.kind.type == "ranking":
+        return dict.fromkeys(rows, "")
+    if guess.kind.type == "regression":
+        ordered = sorted(rows, key=lambda row: as_number(guess.label.stripped[row]) or 0.0)
+        return {row: str(place * _BANDS // len(rows)) for place, row in enumerate(ordered)}
+    return {row: guess.label.stripped[row] for row in rows}
+
+
+def _drawn(clusters: Sequence[list[int]], strata: dict[int, str], share: float, seed: int) -> set[int]:
+    """Return rows of whole clusters, `share` of every stratum, at least one where a stratum has two clusters or more."""
+    by_stratum: dict[str, list[list[int]]] = defaultdict(list)
+    for cluster in clusters:
+        by_stratum[strata[cluster[0]]].append(cluster)
+    sizes = Counter(strata.values())
+    random = np.random.default_rng(seed)
+    held: set[int] = set()
+    for stratum, members in sorted(by_stratum.items()):
+        wanted = max(1, round(share * sizes[stratum]))
+        held.update(_up_to([members[place] for place in random.permutation(len(members))], wanted))
+    return held
+
+
+def _up_to(clusters: Sequence[list[int]], wanted: int) -> list[int]:
+    """Return rows of the clusters in turn until there are `wanted`; the last cluster always stays."""
+    taken: list[int] = []
+    for cluster in clusters[:-1]:
+        if len(taken) >= wanted:
+            break
+        if not taken or len(taken) + len(cluster) <= wanted:
+            taken += cluster
+    return taken
+
+
+def as_text(table: FileTable, rows: Sequence[int]) -> str:
+    """Return some rows of a file as the text of a file of the same format, with its header."""
+    records = [table.records[row][1] for row in rows]
+    if table.format == "jsonl":
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    if table.header:
+        records = [table.titles, *records]
+    if table.format == "tsv":
+        return "".join("\t".join(record) + "\n" for record in records)
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(records)
+    return stream.getvalue()

@@ -1,0 +1,182 @@
+"""One task, from its files to what its lines in the task file say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.starting.guessing import Guess, Wishes, guess_task
+from mtdnn_tf.starting.holding_out import as_text, hold_out
+from mtdnn_tf.starting.kinds import in_order, is_no_label, no_labels_in, usual_range
+from mtdnn_tf.starting.names import as_identifier
+from mtdnn_tf.starting.splits import Split, companion, read_split, stem_of, without_train
+from mtdnn_tf.starting.tables import FileTable, as_number, read_table
+from mtdnn_tf.task_types import RESERVED_NAMES
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the user names of one task; None: looked for, else held out (dev) or done without (test)."""
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    header: bool | None = None
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Training rows as two new files."""
+
+    train: str  # their text
+    dev: str
+    sizes: tuple[int, int]  # rows
+    ending: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task with its files."""
+
+    name: str
+    table: FileTable
+    guess: Guess
+    dev: Split | None
+    test: Split | None
+    held_out: HeldOut | None
+    notes: tuple[str, ...]
+
+
+def task_name(train: str, wished: str | None = None) -> str:
+    """Return the name of a task: as wished, else after its file, else (train.tsv) after its folder.
+
+    Raises:
+        UserError: the wished name is none.
+    """
+    if wished is not None:
+        if as_identifier(wished) != wished:
+            raise UserError(f"--name: must be lower-case letters, digits and _, a letter first; received {wished!r}")
+        name = wished
+    else:
+        candidates = (without_train(stem_of(train)[0]), Path(train).absolute().parent.name)
+        name = next((found for found in map(as_identifier, candidates) if found), "task")
+    return f"{name}_task" if name in RESERVED_NAMES else name
+
+
+def prepare(name: str, files: Files, wishes: Wishes, share: float | None) -> Prepared:
+    """Read the files of a task, guess what they are, and find or hold out its development set.
+
+    Args:
+        name: of the task.
+        files: the training file, and the others if the user names them.
+        wishes: what is not to be guessed.
+        share: of the rows to hold out, between 0 and 1; None: 0.1 where there is no development file.
+
+    Raises:
+        UserError: a file is bad, or does not suit the task.
+    """
+    table = read_table(files.train, header=files.header, encoding=files.encoding)
+    guess = guess_task(table, wishes)
+    dev, dev_notes = (None, ()) if share else _other(files, "dev", table, guess)
+    test, test_notes = _other(files, "test", table, guess)
+    if dev is not None:
+        guess = _with_labels_of(dev, guess)
+    _check_no_variables(table, guess)
+    held_out, held_notes = (None, ()) if dev else _held_out(table, guess, share or 0.1)
+    notes = (*guess.notes, *dev_notes, *test_notes, *held_notes, *_unknown_labels(test, guess))
+    return Prepared(name, table, guess, dev, test, held_out, notes)
+
+
+def _check_no_variables(table: FileTable, guess: Guess) -> None:
+    """Refuse what the task file would take for an environment variable: there is no other way to write it there."""
+    for text in (table.path, *guess.kind.labels, *(str(column.key) for column in (*guess.text_columns, guess.label))):
+        if "${" in text:
+            raise UserError(
+                f"{table.path}: {text!r} cannot stand in a task file, where ${{ begins a variable; rename it"
+            )
+
+
+def _other(files: Files, split: str, table: FileTable, guess: Guess) -> tuple[Split | None, tuple[str, ...]]:
+    """Read the dev or test file: the named one, or the one beside the training file, which may turn out to be another thing."""
+    named = getattr(files, split)
+    path = named or companion(files.train, split)
+    if path is None:
+        return None, ()
+    try:
+        found = read_table(path, header=files.header if named else None, encoding=files.encoding)
+        return read_split(found, table, guess, labelled=split == "dev"), ()
+    except UserError as error:
+        if named:
+            raise
+        return None, (f"not used as {split}: {error}",)
+
+
+def _with_labels_of(dev: Split, guess: Guess) -> Guess:
+    """Widen labels or range to those of the development file."""
+    found = [value for value in dev.label.stripped if not is_no_label(value)] if dev.label else []
+    kind = guess.kind
+    if kind.range is not None:
+        numbers = [*kind.range, *(number for number in map(as_number, found) if number is not None)]
+        if min(numbers) < kind.range[0] or max(numbers) > kind.range[1]:
+            kind = replace(kind, range=usual_range(min(numbers), max(numbers)))
+    new = sorted(set(found) - set(kind.labels))
+    if kind.labels and new:
+        kind = replace(kind, labels=in_order([*kind.labels, *new]))
+        return replace(guess, kind=kind, notes=(*guess.notes, f"in {dev.table.path} only: {', '.join(new[:5])}"))
+    return replace(guess, kind=kind)
+
+
+def _unknown_labels(test: Split | None, guess: Guess) -> tuple[str, ...]:
+    if test is None or test.label is None or not guess.kind.labels:
+        return ()
+    new = sorted(set(test.label.stripped) - set(guess.kind.labels) - set(no_labels_in(test.label)))
+    return (f"{test.table.path} has labels that training has not: {', '.join(new[:5])}",) if new else ()
+
+
+def _held_out(table: FileTable, guess: Guess, share: float) -> tuple[HeldOut, tuple[str, ...]]:
+    trained, held, only_first = hold_out(table, guess, share)
+    ending = "." + table.format
+    shared = guess.kind.type != "ranking" and only_first
+    note = (f"held out by {guess.text[0]}: too many rows share a {guess.text[1]}",) if shared else ()
+    return HeldOut(as_text(table, trained), as_text(table, held), (len(trained), len(held)), ending), note
+
+
+def prepare_all(
+    names: Sequence[str], files: Sequence[Files], wishes: Wishes, share: float | None
+) -> tuple[Prepared, ...]:
+    """Prepare several tasks; those without a wished name are called after their files.
+
+    Raises:
+        UserError: as for `prepare`, or two tasks would have one name.
+    """
+    if names and len(names) != len(files):
+        raise UserError(f"--name: give one for each --train; received {len(names)} for {len(files)} files")
+    chosen = [task_name(one.train, names[place] if names else None) for place, one in enumerate(files)]
+    for place, name in enumerate(chosen):
+        if name in chosen[:place]:
+            raise UserError(f"two tasks would be called {name!r}; give each a --name, in the order of --train")
+    return tuple(prepare(name, one, wishes, share) for name, one in zip(chosen, files, strict=True))
+
+
+def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str, Any]:
+    """Return the value of a task's train, dev or test: the path alone where nothing else is to be said."""
+    table, label, columns = prepared.table, prepared.guess.label, {}
+    if split != "train" and (found := getattr(prepared, split)) is not None:
+        table, label, columns = found.table, found.label, dict(found.columns)
+    is_new = prepared.held_out is not None and split != "test"
+    source: dict[str, Any] = {"path": path}
+    if not is_new and table.notes:
+        source["format"] = table.format
+    if table.header is False:
+        source["header"] = False
+    if columns:
+        source["columns"] = columns
+    if label is not None and no_labels_in(label) and not is_new:
+        source["ignore_labels"] = list(no_labels_in(label))
+    if table.encoding != "utf-8" and not is_new:
+        source["encoding"] = table.encoding
+    return path if len(source) == 1 else source

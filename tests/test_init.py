@@ -1,0 +1,472 @@
+"""A task file from a user's files: what is guessed, what is written, that it trains, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.data import sources
+from mtdnn_tf.data.sources import read_examples
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.starting import tables
+from mtdnn_tf.starting.guessing import Wishes
+from mtdnn_tf.starting.kinds import KINDS, usual_range
+from mtdnn_tf.starting.lengths import fitting_length
+from mtdnn_tf.starting.names import as_identifier, second_of_pair
+from mtdnn_tf.starting.preparing import Files, prepare_all, task_name
+from mtdnn_tf.starting.splits import companion
+from mtdnn_tf.starting.task_file import new_files, task_file
+from mtdnn_tf.task_types import TASK_TYPES
+from tests.small import TINY
+
+WORDS = ["bread", "milk", "tea", "soup", "salt", "rice", "fish", "corn", "plum", "kale"]
+TEXTS = [f"the {word} was on the table for {number} days" for number in range(4) for word in WORDS]  # 40
+OTHERS = [f"somebody ate the {word} after {number} days" for number in range(4) for word in WORDS]
+
+
+def tsv(*columns, header=None):
+    rows = [*([header] if header else []), *zip(*columns, strict=True)]
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
+
+
+def as_csv(*columns, header):
+    stream = io.StringIO()
+    csv.writer(stream).writerows([header, *zip(*columns, strict=True)])
+    return stream.getvalue()
+
+
+def jsonl(**columns):
+    rows = zip(*columns.values(), strict=True)
+    return "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+
+
+def cycle(*values):
+    return [values[place % len(values)] for place in range(len(TEXTS))]
+
+
+SCORES = [f"{(place * 7) % 51 / 10:.1f}" for place in range(len(TEXTS))]  # 0.0 to 5.0
+QUERIES = [f"who ate the {word} ?" for word in WORDS for _ in range(4)]
+RELEVANT = cycle(0, 1, 0, 0)
+IDS = list(range(100, 140))
+NLI = ("contradiction", "entailment", "neutral")
+
+# name: (file name, its text, type, text columns of the task, labels or range, columns mapped)
+FILES = {
+    "sentiment": ("a.tsv", tsv(TEXTS, cycle("positive", "negative"), header=("text", "label")),
+                  "classification", ("text",), ("negative", "positive"), {}),
+    "as_cola": ("a.tsv", tsv(cycle("gj04", "ks08", "cj99"), cycle(1, 0), cycle("", "*"), TEXTS),
+                "classification", ("text",), ("0", "1"), {"text": 3, "label": 1}),
+    "label_first_no_header": ("a.txt", tsv(cycle(0, 1), TEXTS),
+                              "classification", ("text",), ("0", "1"), {"text": 1, "label": 0}),
+    "quotes_and_commas": ("a.csv", as_csv([f'{text}, "so they say",\nand more' for text in TEXTS], cycle("good", "bad"),
+                                          header=("Review Text", "Sentiment")),
+                          "classification", ("text",), ("bad", "good"), {"text": "Review Text", "label": "Sentiment"}),
+    "row_numbers_of_a_spreadsheet": ("a.csv", as_csv(IDS, TEXTS, cycle("x", "y"), header=("", "comment", "category")),
+                                     "classification", ("comment",), ("x", "y"), {"label": "category"}),
+    "json_lines": ("a.jsonl", jsonl(id=IDS, headline=TEXTS, topic=cycle("sport", "politics", "art")),
+                   "classification", ("headline",), ("art", "politics", "sport"), {"label": "topic"}),
+    "json_booleans": ("a.jsonl", jsonl(body=TEXTS, label=cycle(True, False), tags=[["a"]] * 40),
+                      "classification", ("body",), ("false", "true"), {}),
+    "scores": ("a.tsv", tsv(IDS, cycle("news", "forum"), TEXTS, OTHERS, SCORES,
+                            header=("index", "genre", "sentence1", "sentence2", "score")),
+               "regression", ("sentence1", "sentence2"), (0, 5), {"label": "score"}),
+    "scores_without_header": ("a.tsv", tsv(TEXTS, OTHERS, SCORES),
+                              "regression", ("text1", "text2"), (0, 5), {"text1": 0, "text2": 1, "label": 2}),
+    "whole_similarity": ("a.tsv", tsv(TEXTS, OTHERS, cycle(0, 1, 2, 3, 4, 5), header=("text_a", "text_b", "similarity")),
+                         "regression", ("text_a", "text_b"), (0, 5), {"label": "similarity"}),
+    "entailment": ("a.tsv", tsv(IDS, OTHERS, TEXTS, cycle(*NLI), header=("pairID", "hypothesis", "premise", "gold_label")),
+                   "classification", ("premise", "hypothesis"), NLI, {"label": "gold_label"}),
+    "entailment_with_premises_thrice": (
+        "a.tsv", tsv([TEXTS[place // 3] for place in range(40)], OTHERS, cycle(1, 0), header=("premise", "hypothesis", "label")),
+        "classification", ("premise", "hypothesis"), ("0", "1"), {}),
+    "ranking": ("a.tsv", tsv(QUERIES, OTHERS, RELEVANT, header=("question", "answer", "label")),
+                "ranking", ("question", "answer"), (), {}),
+    "ranking_without_header": ("a.tsv", tsv(QUERIES, OTHERS, RELEVANT),
+                               "ranking", ("text1", "text2"), (), {"text1": 0, "text2": 1, "label": 2}),
+    "stars": ("a.csv", as_csv(TEXTS, cycle(5, 4, 3, 2, 1), header=("review", "stars")),
+              "classification", ("review",), ("1", "2", "3", "4", "5"), {"label": "stars"}),
+    "identifiers": ("a.tsv", tsv([f"u{place}" for place in IDS], IDS, TEXTS, cycle("a", "b"),
+                                 header=("user_id", "qid1", "tweet", "class")),
+                    "classification", ("tweet",), ("a", "b"), {"label": "class"}),
+    "yes_no": ("a.tsv", tsv(TEXTS, cycle("yes", "no", "null"), header=("text", "label")),
+               "classification", ("text",), ("no", "null", "yes"), {}),
+    "floats_as_classes": ("a.tsv", tsv(TEXTS, cycle("1.0", "0.0"), header=("text", "label")),
+                          "classification", ("text",), ("0.0", "1.0"), {}),
+    "gaps": ("a.tsv", tsv(TEXTS, cycle("a", "b", "", "-"), header=("text", "label")),
+             "classification", ("text",), ("a", "b"), {}),
+    "wrong_ending": ("a.csv", tsv(TEXTS, cycle("a", "b"), header=("text", "label")),
+                     "classification", ("text",), ("a", "b"), {}),
+    "labels_that_yaml_would_take_for_more": (
+        "a.tsv", tsv(TEXTS, cycle("a: b # c", "- x", '"q', "[", "1e3", "☺"), header=("text", "label")),
+        "classification", ("text",), ('"q', "- x", "1e3", "[", "a: b # c", "☺"), {}),
+    "many_labels": ("a.tsv", tsv(TEXTS, cycle(*[f"a long name, number {at}" for at in range(10, 28)]), header=("text", "intent")),
+                    "classification", ("text",), tuple(f"a long name, number {at}" for at in range(10, 28)), {"label": "intent"}),
+    "short_texts": ("a.tsv", tsv([f"{word}ful {number}x" for number in range(4) for word in WORDS], cycle("a", "b")),
+                    "classification", ("text",), ("a", "b"), {"text": 0, "label": 1}),
+    "label_and_its_words": ("a.jsonl", jsonl(text=TEXTS, label=cycle(0, 1, 2), label_text=cycle("so so", "bad", "good")),
+                            "classification", ("text",), ("0", "1", "2"), {}),
+    "no_spaces_between_words": ("a.tsv", tsv([f"今天天气{chr(0x4E00 + at)}" for at in range(40)], cycle("好", "坏"), header=("text", "label")),
+                                "classification", ("text",), ("坏", "好"), {}),
+}  # fmt: skip
+
+
+def started(folder, *files, names=(), share=None, **wishes):
+    """Do as the command does, in this process; return the task file."""
+    tasks = prepare_all(names, files, Wishes(**wishes), share)
+    output = folder / "mine.yaml"
+    for path, text in new_files(output, tasks).items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    output.write_text(task_file(output, tasks), encoding="utf-8")
+    return output
+
+
+def loaded(path):
+    return {task.name: task for task in mtdnn.load_tasks(mtdnn.load_config(path))}
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text, encoding="utf-8", newline="")
+    return str(path)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_becomes_a_task_that_reads_it(tmp_path, case):
+    name, content, kind, text, outputs, columns = FILES[case]
+    task = loaded(started(tmp_path, Files(write(tmp_path, name, content)), names=["mine"]))["mine"]
+    assert (task.type, task.text) == (kind, text)
+    assert (task.labels or task.range or ()) == outputs
+    assert task.sources["train"].columns == columns
+    splits = [read_examples(task, split) for split in ("train", "dev")]
+    unlabelled = 20 if case == "gaps" else 0
+    assert sum(map(len, splits)) == len(TEXTS) - unlabelled
+    assert not {row[0].lower() for row in zip(*splits[0].texts, strict=True)} & set(splits[1].texts[0])
+
+
+@pytest.mark.parametrize("kind", TASK_TYPES)
+def test_every_type_can_be_asked_for(tmp_path, kind):
+    assert list(KINDS) == list(TASK_TYPES)
+    path = write(tmp_path, "a.tsv", FILES["ranking"][1])
+    task = loaded(started(tmp_path, Files(path), type=kind))["a"]
+    assert task.type == kind
+    assert len(read_examples(task, "dev"))
+
+
+def test_columns_can_be_asked_for(tmp_path):
+    path = write(
+        tmp_path, "a.tsv", tsv(TEXTS, OTHERS, cycle("a", "b"), cycle("c", "d"), header=("s1", "s2", "label", "odd"))
+    )
+    task = loaded(started(tmp_path, Files(path), text=("s2",), label="odd"))["a"]
+    assert (task.text, task.labels) == (("s2",), ("c", "d"))
+    assert read_examples(task, "train").texts[0][0] in OTHERS
+
+
+def test_what_is_unsure_is_said_in_the_file(tmp_path):
+    path = started(tmp_path, Files(write(tmp_path, "a.csv", FILES["stars"][1])))
+    assert "Unsure: 5 whole numbers, 1 to 5: taken as classes; for a score: --type=regression" in path.read_text()
+
+
+def test_files_beside_the_training_file_are_found(tmp_path):
+    for split, rows in (("train", slice(0, 20)), ("valid", slice(20, 30)), ("test", slice(30, 40))):
+        write(tmp_path, f"mood_{split}.tsv", tsv(TEXTS[rows], cycle("a", "b")[rows], header=("text", "label")))
+    path = started(tmp_path, Files(str(tmp_path / "mood_train.tsv")))
+    task = loaded(path)["mood"]
+    assert {split: Path(source.path).name for split, source in task.sources.items()} == {
+        "train": "mood_train.tsv", "dev": "mood_valid.tsv", "test": "mood_test.tsv",
+    }  # fmt: skip
+    assert not (tmp_path / "mine_data").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [("x_train.tsv", "x_dev.tsv"), ("train.csv", "val.csv"), ("x.tsv", "x.dev.tsv"), ("x-Train.jsonl.gz", "x-validation.jsonl.gz")],
+)  # fmt: skip
+def test_companion(tmp_path, train, other):
+    assert companion(str(tmp_path / train), "dev") is None
+    (tmp_path / other).touch()
+    assert companion(str(tmp_path / train), "dev") == str(tmp_path / other)
+
+
+def test_a_test_file_may_be_unlabelled_and_laid_out_in_another_way(tmp_path):
+    train = write(tmp_path, "a_train.tsv", FILES["as_cola"][1])
+    write(tmp_path, "a_test.tsv", tsv(IDS, TEXTS, header=("index", "sentence")))
+    task = loaded(started(tmp_path, Files(train)))["a"]
+    examples = read_examples(task, "test")
+    assert examples.labels is None
+    assert examples.texts[0] == TEXTS
+
+
+def test_a_development_file_may_have_new_labels_and_gaps(tmp_path):
+    train = write(tmp_path, "a.tsv", FILES["sentiment"][1])
+    dev = write(tmp_path, "b.tsv", tsv(["one", "two", "three"], ["positive", "mixed", "-"], header=("text", "label")))
+    task = loaded(started(tmp_path, Files(train, dev)))["a"]
+    assert task.labels == ("mixed", "negative", "positive")
+    assert read_examples(task, "dev").texts[0] == ["one", "two"]
+
+
+def test_a_beside_lying_file_that_does_not_suit_is_left_and_said(tmp_path):
+    train = write(tmp_path, "a_train.tsv", FILES["sentiment"][1])
+    write(tmp_path, "a_dev.tsv", "no\n")
+    path = started(tmp_path, Files(train))
+    assert "not used as dev" in path.read_text()
+    assert Path(loaded(path)["a"].sources["dev"].path).parent.name == "mine_data"
+
+
+def test_several_files_make_several_tasks(tmp_path):
+    files = [Files(write(tmp_path, f"{case}.{FILES[case][0].split('.')[1]}", FILES[case][1])) for case in FILES]
+    tasks = loaded(started(tmp_path, *files))
+    assert list(tasks) == list(FILES)
+    assert [task.type for task in tasks.values()] == [kind for _, _, kind, *_ in FILES.values()]
+
+
+def test_a_packed_file_in_another_encoding(tmp_path):
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(tsv([f"café {text}" for text in TEXTS], cycle("é", "à")).encode("latin-1")))
+    task = loaded(started(tmp_path, Files(str(path), encoding="latin-1")))["a"]
+    assert task.labels == ("à", "é")
+    assert read_examples(task, "dev").texts[0][0].startswith("café")
+
+
+# --- holding out
+
+
+def held(tmp_path, content, name="a.tsv", share=0.2):
+    task = loaded(started(tmp_path, Files(write(tmp_path, name, content)), share=share))["a"]
+    return task, read_examples(task, "train"), read_examples(task, "dev")
+
+
+def test_labels_are_held_out_in_the_same_share(tmp_path):
+    task, train, dev = held(tmp_path, tsv(TEXTS, ["rare"] * 10 + ["often"] * 30, header=("text", "label")))
+    assert Counter(task.labels[label] for label in dev.labels) == {"rare": 2, "often": 6}
+    assert len(train) == 32
+
+
+def test_bands_of_scores_are_held_out_in_the_same_share(tmp_path):
+    _, _, dev = held(tmp_path, FILES["scores"][1], share=0.25)
+    assert len(dev) == 10
+    assert dev.labels.min() < 1.5
+    assert dev.labels.max() > 3.5
+
+
+def test_questions_are_held_out_whole(tmp_path):
+    _, train, dev = held(tmp_path, FILES["ranking"][1])
+    assert (len(train), len(dev)) == (32, 8)
+    assert not set(train.texts[0]) & set(dev.texts[0])
+
+
+def test_texts_that_hang_together_stay_together(tmp_path):
+    chain = [(f"Text number {place // 2}", f"other number {(place + 1) // 2}") for place in range(2)] * 3
+    rest = list(zip(TEXTS, OTHERS, strict=True))
+    first, second = zip(*chain[:2], *rest, *rest, strict=True)
+    labels = ["a" if place % 3 else "b" for place in range(len(first))]
+    _, train, dev = held(tmp_path, tsv(first, second, labels, header=("text1", "text2", "label")))
+    for side in range(2):
+        assert not set(train.texts[side]) & set(dev.texts[side])
+
+
+def test_holding_out_is_the_same_each_time(tmp_path):
+    contents = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        held(folder, FILES["sentiment"][1])
+        contents.append((folder / "mine_data" / "a_dev.tsv").read_bytes())
+    assert contents[0] == contents[1]
+
+
+# --- parts
+
+
+def test_endings_are_those_that_sources_have():
+    assert tables.ENDINGS == sources.ENDINGS
+    assert {name: sources.FORMATS[name] for name in tables.FORMATS} == tables.FORMATS
+    assert set(sources.FORMATS) - set(tables.FORMATS) == {"tfds"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [((0.1, 0.9), (0, 1)), ((1, 5), (1, 5)), ((0, 4.8), (0, 5)), ((-0.5, 0.7), (-1, 1)), ((2, 97), (0, 100)),
+     ((1990, 2020.5), (1990, 2021)), ((-3, 3), (-3, 3)), ((3, 3), (3, 4))],
+)  # fmt: skip
+def test_usual_range(numbers, expected):
+    assert usual_range(*numbers) == expected
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [([3.0] * 9, 16), ([16.0], 16), ([130.0] * 9, 192), ([9000.0], 512)])
+def test_the_length_is_a_bucket(tokens, expected):
+    assert fitting_length([tokens]) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("sentence1", "sentence2"), ("#1 String", "#2 string"), ("text_a", "text_b"), ("Premise", "hypothesis")]
+)  # fmt: skip
+def test_names_of_pairs(first, second):
+    assert second in second_of_pair(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("Review Text", "review_text"), ("1st", None), ("é", None), ("a-b", "a_b")]
+)
+def test_identifiers(text, expected):
+    assert as_identifier(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("x/reviews_train.tsv", "reviews"), ("glue/RTE/train.tsv", "rte"), ("My File.csv", "my_file"), ("encode.tsv", "encode_task"),
+     ("training-data.csv", "data"), ("trains.tsv", "trains")],
+)  # fmt: skip
+def test_task_names(path, expected):
+    assert task_name(path) == expected
+
+
+# --- refusals
+
+GOOD = tsv(TEXTS, cycle("a", "b"), header=("review", "label"))
+BAD = {
+    "a variable": ("a.tsv", tsv(TEXTS, cycle("a", "${HOME}"), header=("text", "label")), {}, "cannot stand in a task file"),
+    "empty file": ("a.tsv", "", {}, "the file is empty"),
+    "header only": ("a.tsv", "text\tlabel\n", {}, "holds a header and no row"),
+    "one column": ("a.tsv", "\n".join(TEXTS), {}, "one column; expected texts and a label, separated by tabs"),
+    "semicolons": ("a.csv", "text;label\na b;c\n", {}, "separated by ';'"),
+    "ragged": ("a.tsv", GOOD + "x\n", {}, "a.tsv:42: 1 column, expected 2"),
+    "unknown ending": ("a.dat", GOOD, {}, "known endings: .tsv"),
+    "no label": ("a.tsv", tsv(TEXTS, OTHERS, header=("text1", "text2")), {}, "no column looks like a label"),
+    "empty labels": ("a.tsv", tsv(TEXTS, cycle(""), header=("text", "label")), {}, "'label' is empty in every row"),
+    "one class": ("a.tsv", tsv(TEXTS, cycle("a"), header=("text", "label")), {}, "one class only, 'a'"),
+    "all different": ("a.tsv", tsv(TEXTS, [f"x{i}" for i in IDS], header=("text", "label")), {}, "too many for classes"),
+    "no text": ("a.tsv", tsv(IDS, cycle(0, 1), header=("id", "label")), {}, "no column looks like a text"),
+    "unknown text": ("a.tsv", GOOD, {"text": ("revue",)}, "--text: unknown column 'revue'. Did you mean 'review'?"),
+    "unknown label": ("a.tsv", GOOD, {"label": "labell"}, "--label: unknown column 'labell'. Did you mean 'label'?"),
+    "words as scores": ("a.tsv", GOOD, {"type": "regression"}, "a.tsv:2: column 'label' must be a number, received 'a'"),
+    "ranking of one text": ("a.tsv", FILES["stars"][1].replace(",", "\t"), {"type": "ranking"}, "ranking takes two texts"),
+    "scattered questions": (
+        "a.tsv", tsv(QUERIES[::4] * 4, OTHERS, RELEVANT, header=("question", "answer", "label")), {"type": "ranking"},
+        "must stand together: sort the file",
+    ),
+    "too few rows": ("a.tsv", "text\tlabel\na good day\tx\na bad day\ty\n", {}, "too few rows to hold any out"),
+    "list in JSON": ("a.jsonl", '{"text": "a b c", "label": ["x"]}\n', {}, "1 keys with a text or a number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_a_task_is_refused_in_one_line(tmp_path, case):
+    name, content, wishes, expected = BAD[case]
+    with pytest.raises(UserError) as caught:
+        started(tmp_path, Files(write(tmp_path, name, content)), **wishes)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+# --- the command
+
+
+def run(module, *flags, cwd):
+    command = [sys.executable, "-m", f"mtdnn_tf.{module}", *flags]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_command_shows_its_guess_and_what_it_wrote_trains(tmp_path):
+    write(tmp_path, "stars.csv", FILES["stars"][1])
+    write(tmp_path, "answers.tsv", FILES["ranking_without_header"][1])
+    write(tmp_path, "close.tsv", FILES["scores"][1])
+    trained = ["--train=stars.csv", "--train=answers.tsv", "--train=close.tsv"]
+    done = run("init", *trained, "--output=new/mine.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for shown in (
+        "type    classification",
+        "1: 8, 2: 8",
+        TEXTS[0][:20],
+        "python -m mtdnn_tf.plan --config=new/mine.yaml",
+    ):
+        assert shown in done.stdout
+    settings = [f"--set=encoder.source={TINY}", "--set=training.epochs=1", "--set=data.max_length=32"]
+    done = run("train", "--config=new/mine.yaml", "--model_dir=run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((tmp_path / "run" / "scores.json").read_text())["tasks"]) == {"stars", "answers", "close"}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    write(tmp_path, "a.tsv", GOOD)
+    assert run("init", "--train=a.tsv", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) == 4
+    assert (tmp_path / "a.tsv").read_text() == GOOD
+    done = run("init", "--train=a.tsv", cwd=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        == "error: a.yaml: is there already, and is not overwritten; name another file with --output"
+    )
+    (tmp_path / "a.yaml").unlink()
+    assert "a_data: is there already" in run("init", "--train=a.tsv", cwd=tmp_path).stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
+        path: content for path, content in before.items() if path.name != "a.yaml"
+    }
+
+
+BAD_FLAGS = [
+    ([], "--train is missing"),
+    (["--train=b.tsv"], "did you mean 'a.tsv'"),
+    (["--train=binary.tsv"], "binary.tsv:1: "),
+    (["--train=a.tsv", "--split_dev=1.5"], "--split_dev: must be more than 0 and less than 1, received 1.5"),
+    (["--train=a.tsv", "--split_dev=0.2", "--dev=a.tsv"], "give either --dev"),
+    (["--train=a.tsv", "--name=My Task"], "--name: must be lower-case letters"),
+    (["--train=a.tsv", "--train=a.tsv"], "two tasks would be called 'a'"),
+    (["--train=a.tsv", "--train=a.tsv", "--dev=a.tsv"], "--dev: give one for each --train; received 1 for 2 files"),
+    (["--train=a.tsv", "--text=a,b,c"], "--text: name one column or two, received 3"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), BAD_FLAGS, ids=[" ".join(words) for words, _ in BAD_FLAGS])
+def test_a_bad_command_is_one_line_and_writes_nothing(tmp_path, words, expected):
+    write(tmp_path, "a.tsv", GOOD)
+    (tmp_path / "binary.tsv").write_bytes(bytes(range(256)))
+    done = run("init", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tsv", "binary.tsv"]
+
+
+# --- real files
+
+ENTAILMENT = ("entailment", "not_entailment")
+SENTENCES = ("sentence1", "sentence2")
+REAL = {
+    "glue/RTE": ("classification", SENTENCES, ENTAILMENT),
+    "glue/SST-2": ("classification", ("sentence",), ("0", "1")),
+    "glue/STS-B": ("regression", SENTENCES, (0, 5)),
+    "glue/CoLA": ("classification", ("text",), ("0", "1")),
+    "glue/MRPC": ("classification", ("text1", "text2"), ("0", "1")),
+    "glue/QNLI": ("classification", ("question", "sentence"), ENTAILMENT),
+    "glue/QQP": ("classification", ("question1", "question2"), ("0", "1")),
+    "glue/WNLI": ("classification", SENTENCES, ("0", "1")),
+    "snli": ("classification", SENTENCES, NLI),
+    "wikiqa": ("ranking", ("text1", "text2"), ()),
+    "fdu-mtl/books": ("classification", ("text",), ("0", "1")),
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("folder", REAL)
+def test_published_files_are_taken_for_what_they_are(data_root, tmp_path, folder):
+    kind, text, outputs = REAL[folder]
+    path = started(tmp_path, Files(str(data_root / folder / "train.tsv")), names=["mine"])
+    task = loaded(path)["mine"]
+    assert (task.type, task.text, task.labels or task.range or ()) == (kind, text, outputs)
+    for split in ("train", "dev", "test"):
+        if split in task.sources:
+            assert len(read_examples(task, split))
