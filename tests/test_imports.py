@@ -24,7 +24,21 @@ PART_OF_MODULE = {
     "task_types": "tasks",
     "provenance": "tasks",
 }
-TOP = {"experiment", "planning", "answering", "cli", "train", "evaluate", "predict", "export", "plan", "__init__"}
+TOP = {
+    "experiment",
+    "planning",
+    "plan_costs",
+    "plan_table",
+    "plan_warnings",
+    "answering",
+    "cli",
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "plan",
+    "__init__",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
