@@ -19,13 +19,13 @@ def plan_table(plan: Mapping[str, Any]) -> str:
 
 
 def _data(plan: Mapping[str, Any]) -> list[str]:
-    head = ("task", "split", "examples", "tokens: median", "95 %", "99 %", "max", "rows cut", "tokens cut", "labels")
+    head = ("task", "split", "examples", "median", "95 %", "99 %", "max", "rows cut", "tokens", "labels")
     rows = [
         _split_cells(task, name, split, facts)
         for name, task in plan["tasks"].items()
         for split, facts in task["splits"].items()
     ]
-    note = f"cut: by data.max_length {plan['max_length']}; lengths are before that"
+    note = f"median to max: tokens of a row; rows cut, tokens: the share that data.max_length {plan['max_length']} cuts off"
     return [*_aligned([head, *rows], last_is_text=True), note]
 
 
@@ -43,9 +43,9 @@ def _labels(task_type: str, facts: Mapping[str, Any]) -> str:
         return f"{labels['min']:g} to {labels['max']:g}, median {labels['median']:g}, mean {labels['mean']:.2f}"
     if task_type == "ranking":
         none = labels.get("queries_without_positive")
-        without = "" if none is None else f", {none:,} queries without a positive"
+        without = "" if none is None else f", {none:,} without a positive"
         return f"{labels['candidates_min']} to {labels['candidates_max']} candidates{without}"
-    return ", ".join(f"{label} {_percent(count / facts['rows'])}" for label, count in labels.items())
+    return ", ".join(f"{label} {100 * count / facts['rows']:.0f} %" for label, count in labels.items())
 
 
 def _steps(plan: Mapping[str, Any]) -> list[str]:

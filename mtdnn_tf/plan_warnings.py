@@ -51,7 +51,7 @@ Check = Callable[[TaskSpec, Inspections, Mapping[str, float]], Iterator[tuple[st
 
 
 def _no_dev(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    if "dev" not in inspections[task.name]:
+    if task.head_of is None and "dev" not in inspections[task.name]:
         yield (
             "",
             "has no dev split, so that no score tells how well it is learnt; name one, or hold rows back from train",
@@ -81,7 +81,7 @@ def _missing_class(task: TaskSpec, inspections: Inspections, shares: Mapping[str
 def _untrained_label(
     task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]
 ) -> Iterator[tuple[str, str]]:
-    trained = _class_counts(inspections[task.name].get("train"))
+    trained = _class_counts(inspections[task.head_of or task.name].get("train"))
     for split in ("dev", "test"):
         for label, count in _class_counts(inspections[task.name].get(split)).items():
             if count and trained.get(label) == 0:
@@ -95,10 +95,8 @@ def _majority(task: TaskSpec, inspections: Inspections, shares: Mapping[str, flo
     label = max(counts, key=counts.__getitem__)
     share = counts[label] / sum(counts.values())
     if share > MAJORITY:
-        yield (
-            "train",
-            f"{_percent(share)} of the rows are {label!r}; accuracy misleads here: set main_metric to f1 or matthews",
-        )
+        judge = "set main_metric to matthews" if task.main_metric == "accuracy" else f"judge by {task.main_metric}"
+        yield "train", f"{_percent(share)} of the rows are {label!r}; accuracy misleads here: {judge}"
 
 
 def _no_positive(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
