@@ -14,7 +14,8 @@ from mtdnn_tf.data.bucket_use import Batch, Bucket, Buckets
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.training.trainer import MultiTaskTrainer
 
-_PROCESS_BYTES = 1.1e9  # TensorFlow, Keras and their libraries, before there is a model
+_PROCESS_BYTES = 1.05e9  # TensorFlow, Keras and their libraries, before there is a model
+_TASK_BYTES = 0.08e9  # a task's compiled step
 _COPIES_OF_WEIGHTS = 6  # the weights, Adamax's mean and maximum, the gradients, the same clipped, and one in passing
 _TIMED_SHAPES = 12  # batches that are timed, each after one step that is not; one of every task whatever their number
 _REPEATS = 2
@@ -36,7 +37,7 @@ def memory_bytes(config: ExperimentConfig, encoder: Encoder, buckets: Mapping[st
         return positions * width * backbone.num_layers * value_bytes
 
     largest = max(activations(length, bucket) for used in buckets.values() for length, bucket in used.items())
-    return _PROCESS_BYTES + 4 * _COPIES_OF_WEIGHTS * parameters + largest
+    return _PROCESS_BYTES + len(buckets) * _TASK_BYTES + 4 * _COPIES_OF_WEIGHTS * parameters + largest
 
 
 @dataclass(frozen=True)
