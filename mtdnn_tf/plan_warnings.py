@@ -22,6 +22,24 @@ Inspections = Mapping[str, Mapping[str, Inspection]]  # by task and split
 
 
 @dataclass(frozen=True)
+class View:
+    """What a check sees: one task, among all of them."""
+
+    task: TaskSpec
+    inspections: Inspections  # of all tasks
+    share: float | None  # of the task in the steps of the run; None: it is not trained
+
+    @property
+    def splits(self) -> Mapping[str, Inspection]:
+        """The task's own splits that have a source."""
+        return self.inspections[self.task.name]
+
+
+Messages = Iterator[tuple[str, str]]  # split (empty: the task as a whole), message
+Check = Callable[[View], Messages]
+
+
+@dataclass(frozen=True)
 class Warned:
     """One warning."""
 
@@ -43,26 +61,23 @@ def find_warnings(tasks: Sequence[TaskSpec], inspections: Inspections, shares: M
         Warned(kind, task.name, split, f"tasks.{task.name}{f'.{split}' if split else ''}: {message}")
         for kind, check in CHECKS.items()
         for task in tasks
-        for split, message in check(task, inspections, shares)
+        for split, message in check(View(task, inspections, shares.get(task.name)))
     ]
 
 
-Check = Callable[[TaskSpec, Inspections, Mapping[str, float]], Iterator[tuple[str, str]]]
-
-
-def _no_dev(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    if task.head_of is None and "dev" not in inspections[task.name]:
+def _no_dev(view: View) -> Messages:
+    if view.task.head_of is None and "dev" not in view.splits:
         yield (
             "",
             "has no dev split, so that no score tells how well it is learnt; name one, or hold rows back from train",
         )
 
 
-def _rare_task(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    if shares.get(task.name, 1.0) < RARE:
+def _rare_task(view: View) -> Messages:
+    if view.share is not None and view.share < RARE:
         yield (
             "",
-            f"gets {_percent(shares[task.name])} of the steps; cap the larger tasks with max_examples, or train it by itself",
+            f"gets {_percent(view.share)} of the steps; cap the larger tasks with max_examples, or train it by itself",
         )
 
 
@@ -71,38 +86,40 @@ def _class_counts(inspection: Inspection | None) -> dict[str, int]:
     return (inspection.balance or {}) if inspection is not None and classes else {}
 
 
-def _missing_class(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for label, count in _class_counts(inspections[task.name].get("train")).items():
+def _missing_class(view: View) -> Messages:
+    for label, count in _class_counts(view.splits.get("train")).items():
         if count < FEW_EXAMPLES:
             some = "no example" if count == 0 else "1 example" if count == 1 else f"{count} examples"
             yield "train", f"label {label!r} has {some}; add some, or take it out of labels"
 
 
-def _untrained_label(
-    task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]
-) -> Iterator[tuple[str, str]]:
-    trained = _class_counts(inspections[task.head_of or task.name].get("train"))
+def _untrained_label(view: View) -> Messages:
+    trained = _class_counts(view.inspections[view.task.head_of or view.task.name].get("train"))
     for split in ("dev", "test"):
-        for label, count in _class_counts(inspections[task.name].get(split)).items():
+        for label, count in _class_counts(view.splits.get(split)).items():
             if count and trained.get(label) == 0:
                 yield split, f"label {label!r} is in {_rows(count)} here, in none of train; they can't be learnt"
 
 
-def _majority(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    counts = _class_counts(inspections[task.name].get("train"))
+def _majority(view: View) -> Messages:
+    counts = _class_counts(view.splits.get("train"))
     if not counts:
         return
     label = max(counts, key=counts.__getitem__)
     share = counts[label] / sum(counts.values())
     if share > MAJORITY:
-        judge = "set main_metric to matthews" if task.main_metric == "accuracy" else f"judge by {task.main_metric}"
+        judge = (
+            "set main_metric to matthews"
+            if view.task.main_metric == "accuracy"
+            else f"judge by {view.task.main_metric}"
+        )
         yield "train", f"{_percent(share)} of the rows are {label!r}; accuracy misleads here: {judge}"
 
 
-def _no_positive(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for split, inspection in inspections[task.name].items():
+def _no_positive(view: View) -> Messages:
+    for split, inspection in view.splits.items():
         count = (inspection.balance or {}).get("queries_without_positive", 0)
-        if task.type == "ranking" and count:
+        if view.task.type == "ranking" and count:
             yield (
                 split,
                 f"{count:,} of {inspection.items:,} queries have no relevant candidate; "
@@ -110,15 +127,15 @@ def _no_positive(task: TaskSpec, inspections: Inspections, shares: Mapping[str, 
             )
 
 
-def _empty(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for split, inspection in inspections[task.name].items():
+def _empty(view: View) -> Messages:
+    for split, inspection in view.splits.items():
         if len(inspection.empty_rows):
             line = inspection.fingerprints.lines[inspection.empty_rows[0]]
             yield split, f"{_rows(len(inspection.empty_rows))} with an empty text (first: line {line}); take them out"
 
 
-def _cut(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for split, inspection in inspections[task.name].items():
+def _cut(view: View) -> Messages:
+    for split, inspection in view.splits.items():
         if inspection.rows_cut > CUT:
             yield (
                 split,
@@ -128,8 +145,8 @@ def _cut(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) 
             )
 
 
-def _repeated(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    train = inspections[task.name].get("train")
+def _repeated(view: View) -> Messages:
+    train = view.splits.get("train")
     found = repeated_rows(train.fingerprints) if train else None
     if found:
         yield (
@@ -139,12 +156,12 @@ def _repeated(task: TaskSpec, inspections: Inspections, shares: Mapping[str, flo
         )
 
 
-def _contradiction(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    train = inspections[task.name].get("train")
+def _contradiction(view: View) -> Messages:
+    train = view.splits.get("train")
     if train is None or train.labels is None:
         return
-    spread = float(np.ptp(train.labels)) if task.range is None else task.range[1] - task.range[0]
-    tolerance = TOLERANCE * spread if task.type == "regression" else 0.0
+    spread = float(np.ptp(train.labels)) if view.task.range is None else view.task.range[1] - view.task.range[0]
+    tolerance = TOLERANCE * spread if view.task.type == "regression" else 0.0
     found = contradictory_rows(train.fingerprints, train.labels, tolerance)
     if found:
         yield (
@@ -154,10 +171,10 @@ def _contradiction(task: TaskSpec, inspections: Inspections, shares: Mapping[str
         )
 
 
-def _overlap(task: TaskSpec, inspections: Inspections, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def _overlap(view: View) -> Messages:
     for split in ("dev", "test"):
-        held_out = inspections[task.name].get(split)
-        for other, splits in inspections.items():
+        held_out = view.splits.get(split)
+        for other, splits in view.inspections.items():
             train = splits.get("train")
             found = shared_rows(held_out.fingerprints, train.fingerprints) if held_out and train else None
             if found and held_out:
@@ -168,7 +185,7 @@ def _overlap(task: TaskSpec, inspections: Inspections, shares: Mapping[str, floa
                 )
 
 
-# A check is added here: from a task to the splits and messages that it warns of.
+# A check is added here: from the view of a task to what it warns of.
 CHECKS: dict[str, Check] = {
     "overlap": _overlap,
     "missing_class": _missing_class,

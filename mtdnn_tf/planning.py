@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from mtdnn_tf.config import ExperimentConfig, config_hash
-from mtdnn_tf.data.bucket_use import Buckets, bucket_summary, bucket_use
+from mtdnn_tf.data.bucket_use import Buckets, bucket_summary, bucket_use, padding
 from mtdnn_tf.data.inspection import Inspection, inspect_examples, length_summary
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.data.sources import read_examples
@@ -63,9 +63,6 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     steps = sum((Counter(counts) for counts in epochs), Counter())
     total = steps.total()
     used = bucket_use(mixture)
-    cells, tokens = (
-        sum(getattr(b, part) for own in used.values() for b in own.values()) for part in ("cells", "tokens")
-    )
     parameters = parameter_counts(model)
     warnings = find_warnings(tasks, inspections, {name: steps[name] / total for name in mixture.task_names})
     return {
@@ -74,15 +71,15 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         "mixing": config.mixing.strategy,
         "max_length": config.data.max_length,
         "tasks": {
-            task.name: _task_plan(task, config, epochs, total)
-            | _bucket_plan(task, config, mixture, used)
+            task.name: _steps_plan(task, config, [counts.get(task.name, 0) for counts in epochs], total)
+            | _training_plan(task, config, mixture, used, steps[task.name])
             | {"splits": {split: _split_plan(found) for split, found in inspections[task.name].items()}}
             for task in tasks
         },
         "steps_per_epoch": sum(epochs[0].values()),
         "total_steps": total,
         "batches_looked_at": sum(bucket.batches for own in used.values() for bucket in own.values()),
-        "padding": round(1 - tokens / cells, 4),
+        "padding": round(padding(bucket for own in used.values() for bucket in own.values()), 4),
         "parameters": parameters,
         "memory_gb": round(memory_bytes(config, encoder, used, sum(parameters.values())) / 1e9, 2),
         **_time_plan(config, model, tasks, used, steps, timed),
@@ -109,10 +106,8 @@ def _split_plan(found: Inspection) -> dict[str, Any]:
     }
 
 
-def _task_plan(
-    task: TaskSpec, config: ExperimentConfig, epochs: Sequence[Mapping[str, int]], total: int
-) -> dict[str, Any]:
-    counts = [epoch.get(task.name, 0) for epoch in epochs]
+def _steps_plan(task: TaskSpec, config: ExperimentConfig, counts: Sequence[int], total: int) -> dict[str, Any]:
+    """Describe a task and its steps, of which `counts` has each epoch's and `total` those of all tasks in the run."""
     return {
         "type": task.type,
         "head": task.head_of or task.head,
@@ -125,14 +120,14 @@ def _task_plan(
     }
 
 
-def _bucket_plan(
-    task: TaskSpec, config: ExperimentConfig, mixture: Mixture, used: Mapping[str, Buckets]
+def _training_plan(
+    task: TaskSpec, config: ExperimentConfig, mixture: Mixture, used: Mapping[str, Buckets], steps: int
 ) -> dict[str, Any]:
+    """Describe what a task's steps take; a task with another's head takes none."""
     name = task.name
     if name not in mixture.tokenized:
         return {"examples": 0, "passes": 0.0}
     batch_size = task.batch_size or config.data.batch_size
-    steps = sum(mixture.step_counts(epoch)[name] for epoch in range(config.training.epochs))
     return {
         "examples": mixture.example_counts[name],
         "passes": round(steps / mixture.batch_counts[name], 2),

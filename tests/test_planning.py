@@ -99,6 +99,7 @@ tasks:
     dev: mood_dev.tsv
   topic: {{type: classification, text: [text], labels: [a, b], train: topic_train.tsv}}
   pick: {{type: ranking, text: [question, answer], train: pick_train.tsv, dev: pick_dev.tsv}}
+  others: {{type: classification, text: [text], labels: [bad, fair, good], head_of: mood, test: others_test.tsv}}
 data: {{max_length: 16, batch_size: 4}}
 training: {{epochs: 1}}
 """
@@ -108,6 +109,7 @@ FILES = {
     "mood_dev.tsv": ["t7\tgood", "new\tfair", "M3\tbad"],
     "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)] + ["abcdefghijklmnopqrs\ta"] * 3,
     "pick_train.tsv": ["q\ta\t1", "q\tb\t0", "r\ta\t0"],
+    "others_test.tsv": ["u1\t", "u2\t"],
     "pick_dev.tsv": ["s\ta\t1", "s\tb\t0"],
 }
 
@@ -119,8 +121,12 @@ def faulty(tmp_path_factory):
         head = "question\tanswer\tlabel" if name.startswith("pick") else "text\tlabel"
         (folder / name).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     (folder / "faulty.yaml").write_text(YAML.format(encoder=TINY), encoding="utf-8")
-    plan = make_plan(mtdnn.load_config(folder / "faulty.yaml"), timed=False)
-    return [(found["kind"], found["task"], found["split"], found["message"]) for found in plan["warnings"]]
+    return make_plan(mtdnn.load_config(folder / "faulty.yaml"), timed=False)
+
+
+@pytest.fixture(scope="module")
+def warned(faulty):
+    return [(found["kind"], found["task"], found["split"], found["message"]) for found in faulty["warnings"]]
 
 
 EXPECTED = [
@@ -145,20 +151,31 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("expected", EXPECTED, ids=[f"{kind}-{task}" for kind, task, _, _ in EXPECTED])
-def test_what_is_wrong_is_said(faulty, expected):
+def test_what_is_wrong_is_said(warned, expected):
     kind, task, split, words = expected
-    [message] = [found[3] for found in faulty if found[:3] == (kind, task, split) and words in found[3]]
+    [message] = [found[3] for found in warned if found[:3] == (kind, task, split) and words in found[3]]
     assert message.startswith(f"tasks.{task}.{split}: " if split else f"tasks.{task}: ")
     assert "\n" not in message
 
 
-def test_nothing_else_is_said(faulty):
+def test_nothing_else_is_said(warned):
     # A row that contradicts an earlier one repeats it, too.
-    assert len(faulty) == len(EXPECTED) + 1
+    assert len(warned) == len(EXPECTED) + 1
 
 
-def test_every_check_is_tried(faulty):
-    assert {kind for kind, *_ in faulty} == set(CHECKS) - {"rare_task"}
+def test_every_check_is_tried(warned):
+    assert {kind for kind, *_ in warned} == set(CHECKS) - {"rare_task"}
+
+
+def test_a_task_with_the_head_of_another_is_scored_only(faulty):
+    others = faulty["tasks"]["others"]
+    assert (others["head"], others["examples"], others["steps"], others["probability"]) == ("mood", 0, 0, 0)
+    assert others["splits"]["test"]["labels"] is None
+    assert "buckets" not in others
+    assert [line.split()[1] for line in plan_table(faulty).splitlines() if line.startswith("others")] == [
+        "test",
+        "classification",
+    ]
 
 
 def test_a_task_of_few_steps_is_warned_of():

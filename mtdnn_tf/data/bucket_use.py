@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from mtdnn_tf.data.batches import TokenizedTask
 from mtdnn_tf.data.mixing import Mixture
 
 Batch = dict[str, tf.Tensor]
-MAX_BATCHES = 20_000  # of an epoch that are looked at; some 1,500 a second
+MAX_BATCHES = 10_000  # of an epoch that are looked at; some hundreds a second
 
 
 @dataclass
@@ -62,12 +62,17 @@ def bucket_summary(buckets: Buckets, split: TokenizedTask, batch_size: int) -> d
         The last two are shares of padding in all positions of the batches: as they are, and if shuffled items were padded to
         the longest of their batch.
     """
-    cells, tokens = (sum(getattr(bucket, part) for bucket in buckets.values()) for part in ("cells", "tokens"))
     return {
         "batches": {str(length): bucket.batches for length, bucket in buckets.items()},
-        "padding": round(1 - tokens / cells, 4) if cells else 0.0,
+        "padding": round(padding(buckets.values()), 4),
         "padding_unsorted": round(padding_unsorted(split, batch_size), 4),
     }
+
+
+def padding(buckets: Iterable[Bucket]) -> float:
+    """Return the share of padding in all positions of the batches."""
+    cells, tokens = np.sum([(bucket.cells, bucket.tokens) for bucket in buckets] or [(0, 0)], axis=0)
+    return float(1 - tokens / cells) if cells else 0.0
 
 
 def padding_unsorted(split: TokenizedTask, batch_size: int, seed: int = 0) -> float:
