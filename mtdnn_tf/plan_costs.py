@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def _task_seconds(
     steps: int,
     timed: Sequence[TimedShape],
     line: tuple[float, float],
-    pick: object,
+    pick: Callable[[Sequence[float]], Any],
 ) -> float:
     """Return the seconds of one task's steps: the common line, times how the task's own steps lie to it."""
     overhead, slope = line
@@ -136,4 +137,4 @@ def _task_seconds(
     ratios = [second / (overhead + slope * shape.positions) for shape in own for second in shape.seconds]
     batches = sum(bucket.batches for bucket in used.values())
     mean_positions = sum(bucket.cells for bucket in used.values()) / batches
-    return float(pick(ratios)) * steps * (overhead + slope * mean_positions)  # type: ignore[operator]
+    return float(pick(ratios)) * steps * (overhead + slope * mean_positions)
