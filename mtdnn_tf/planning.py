@@ -1,25 +1,31 @@
-"""What a configuration would train: examples, steps, lengths, parameters, memory and time, before any of it is spent."""
+"""What a configuration would train: data, steps, buckets, parameters, memory, time and warnings, before any of it is spent."""
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import keras
 
 from mtdnn_tf.config import ExperimentConfig, config_hash
-from mtdnn_tf.data.batches import TokenizedTask
+from mtdnn_tf.data.bucket_use import Buckets, bucket_summary, bucket_use, padding
+from mtdnn_tf.data.inspection import Inspection, inspect_examples, length_summary
 from mtdnn_tf.data.mixing import Mixture, build_mixture
+from mtdnn_tf.data.sources import read_examples
+from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.evaluation.runs import build_run_model
-from mtdnn_tf.modeling.encoders import Encoder
+from mtdnn_tf.experiment import compile_trainer
 from mtdnn_tf.modeling.model import parameter_counts
-from mtdnn_tf.training.optimizers import build_optimizer
-from mtdnn_tf.training.trainer import MultiTaskTrainer
+from mtdnn_tf.plan_costs import estimate_time, memory_bytes
+from mtdnn_tf.plan_table import plan_table
+from mtdnn_tf.plan_warnings import as_json, find_warnings
+from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
-_FLOAT_BYTES = 4
-_COPIES_OF_WEIGHTS = 4  # the weights, their gradients, and Adamax's mean and maximum
-_TIMED_STEPS = 4
+__all__ = ["make_plan", "plan_table"]
+
+_SPLITS = ("train", "dev", "test")
 
 
 def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]:
@@ -30,95 +36,123 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         timed: take a few real steps (nothing is kept of them) to estimate the time.
 
     Returns:
-        `tasks` {name: examples, steps_per_epoch, probability, length_median, length_95, length_max, at_limit}, `steps_per_epoch`,
-        `total_steps`, `parameters` by part, `memory_gb` (estimate), `minutes` (estimate, scoring not included; None if not timed).
+        Plain values, fit for JSON:
+
+        - `configuration` (hash), `epochs`, `mixing`, `max_length`;
+        - `tasks` {name: `type`, `head` (with `head_of`: that task's name), `batch_size`, `examples` (trained; ranking:
+          queries), `steps_per_epoch` (of the first epoch), `steps_per_epoch_min`, `steps_per_epoch_max`, `steps` (of the run),
+          `probability` (share of the run's steps), `passes` (how often the run sees the task's data), `buckets`, `splits`};
+        - of a trained task `buckets`: `batches` {padded length: batches of the first epoch}, `padding`, `padding_unsorted`:
+          see `bucket_summary`;
+        - `splits` {train, dev, test where there: `examples` (ranking: queries), `rows`, `labels` (see `label_balance`; None:
+          unlabelled), `length` {median, percentile_95, percentile_99, max} in tokens before truncation, `rows_cut`,
+          `tokens_cut` (shares)};
+        - `steps_per_epoch` (of the first epoch), `total_steps`, `updates` (fewer than steps where batches are
+          accumulated), `batches_looked_at` (for buckets), `padding` (of all tasks);
+        - `parameters` {`encoder`, `heads/<task>`: number};
+        - `memory_gb` (estimate of the process's peak, on a CPU);
+        - `minutes`, `minutes_range` [low, high], `timed_steps`: training without scoring and saving; None if not timed;
+        - `warnings` [{kind, task, split, message}].
 
     Raises:
         UserError: bad configuration, data or weights.
     """
     model, tasks, encoder = build_run_model(config)
     mixture = build_mixture(tasks, encoder, config)
-    counts = parameter_counts(model)
-    plan: dict[str, Any] = {
+    inspections = {task.name: _inspect(task, encoder.tokenizer, config.data.max_length) for task in tasks}
+    epochs = [mixture.step_counts(epoch) for epoch in range(config.training.epochs)]
+    steps = sum((Counter(counts) for counts in epochs), Counter())
+    total = steps.total()
+    used = bucket_use(mixture)
+    parameters = parameter_counts(model)
+    warnings = find_warnings(tasks, inspections, {name: steps[name] / total for name in mixture.task_names})
+    return {
         "configuration": config_hash(config),
-        "tasks": {name: _task_plan(name, split, mixture, config) for name, split in mixture.tokenized.items()},
         "epochs": config.training.epochs,
-        "steps_per_epoch": mixture.steps_per_epoch,
-        "total_steps": mixture.steps_per_epoch * config.training.epochs,
-        "parameters": counts,
-        "memory_gb": round(_memory_bytes(config, encoder, mixture.tokenized.values(), sum(counts.values())) / 1e9, 2),
-        "minutes": None,
+        "mixing": config.mixing.strategy,
+        "max_length": config.data.max_length,
+        "tasks": {
+            task.name: _steps_plan(task, config, [counts.get(task.name, 0) for counts in epochs], total)
+            | _training_plan(task, config, mixture, used, steps[task.name])
+            | {"splits": {split: _split_plan(found) for split, found in inspections[task.name].items()}}
+            for task in tasks
+        },
+        "steps_per_epoch": sum(epochs[0].values()),
+        "total_steps": total,
+        "updates": config.training.epochs * updates_per_epoch(mixture, config.training.accumulate),
+        "batches_looked_at": sum(bucket.batches for own in used.values() for bucket in own.values()),
+        "padding": round(padding(bucket for own in used.values() for bucket in own.values()), 4),
+        "parameters": parameters,
+        "memory_gb": round(memory_bytes(config, encoder, used, sum(parameters.values())) / 1e9, 2),
+        **_time_plan(config, model, tasks, mixture, used, steps, timed),
+        "warnings": as_json(warnings),
     }
-    if timed:
-        trainer = MultiTaskTrainer(model, tasks)
-        trainer.compile(build_optimizer(config.optimizer, plan["total_steps"]), config.optimizer.clip_norm)
-        plan["minutes"] = round(_seconds_per_epoch(trainer, mixture) * config.training.epochs / 60, 1)
-    return plan
 
 
-def _task_plan(name: str, split: TokenizedTask, mixture: Mixture, config: ExperimentConfig) -> dict[str, Any]:
-    lengths = split.lengths
+def _inspect(task: TaskSpec, tokenizer: Tokenizer, max_length: int) -> dict[str, Inspection]:
+    return {
+        split: inspect_examples(read_examples(task, split), task, split, tokenizer, max_length)
+        for split in _SPLITS
+        if split in task.sources
+    }
+
+
+def _split_plan(found: Inspection) -> dict[str, Any]:
+    return {
+        "examples": found.items,
+        "rows": found.rows,
+        "labels": found.balance,
+        "length": length_summary(found.lengths),
+        "rows_cut": round(found.rows_cut, 4),
+        "tokens_cut": round(found.tokens_cut, 4),
+    }
+
+
+def _steps_plan(task: TaskSpec, config: ExperimentConfig, counts: Sequence[int], total: int) -> dict[str, Any]:
+    """Describe a task and its steps, of which `counts` has each epoch's and `total` those of all tasks in the run."""
+    return {
+        "type": task.type,
+        "head": task.head_of or task.head,
+        "batch_size": task.batch_size or config.data.batch_size,
+        "steps_per_epoch": counts[0],
+        "steps_per_epoch_min": min(counts),
+        "steps_per_epoch_max": max(counts),
+        "steps": sum(counts),
+        "probability": round(sum(counts) / total, 4),
+    }
+
+
+def _training_plan(
+    task: TaskSpec, config: ExperimentConfig, mixture: Mixture, used: Mapping[str, Buckets], steps: int
+) -> dict[str, Any]:
+    """Describe what a task's steps take; a task with another's head takes none."""
+    name = task.name
+    if name not in mixture.tokenized:
+        return {"examples": 0, "passes": 0.0}
+    batch_size = task.batch_size or config.data.batch_size
     return {
         "examples": mixture.example_counts[name],
-        "steps_per_epoch": mixture.batch_counts[name],
-        "probability": round(mixture.batch_counts[name] / mixture.steps_per_epoch, 4),
-        "length_median": int(np.median(lengths)),
-        "length_95": int(np.percentile(lengths, 95)),
-        "length_max": int(lengths.max()),
-        "at_limit": round(float(np.mean(lengths >= config.data.max_length)), 4),
+        "passes": round(steps / mixture.batch_counts[name], 2),
+        "buckets": bucket_summary(used[name], mixture.tokenized[name], batch_size),
     }
 
 
-def _memory_bytes(config: ExperimentConfig, encoder: Encoder, splits: Any, parameters: int) -> float:
-    """Estimate the peak: copies of the weights, and the activations that the longest batch keeps for its gradient."""
-    longest = max(int(split.lengths.max()) for split in splits)
-    rows, width = config.data.batch_size, encoder.hidden_dim
-    # A Transformer layer keeps about 16 tensors of [B, L, d] (its feed-forward part is 4 d wide) and 3 of [B, heads, L, L].
-    heads = max(width // 64, 1)
-    per_layer = rows * longest * (16 * width + 3 * heads * longest)
-    return _FLOAT_BYTES * (_COPIES_OF_WEIGHTS * parameters + per_layer * encoder.num_layers)
-
-
-def _seconds_per_epoch(trainer: MultiTaskTrainer, mixture: Mixture) -> float:
-    """Time a few steps of every task, the first one (tracing) left out, and add them up by the tasks' step counts."""
-    seconds: dict[str, list[float]] = {name: [] for name in mixture.task_names}
-    for task_id, batch in zip(mixture.schedule(0), mixture.epoch_dataset(0), strict=True):
-        name = mixture.task_names[task_id]
-        if len(seconds[name]) > min(_TIMED_STEPS, mixture.batch_counts[name]):
-            continue
-        repeats = 2 if not seconds[name] else 1  # a task with one batch must still be timed after its tracing
-        for _ in range(repeats):
-            started = time.perf_counter()
-            trainer.step(name, batch)
-            seconds[name].append(time.perf_counter() - started)
-        if all(len(times) > min(_TIMED_STEPS, mixture.batch_counts[n]) for n, times in seconds.items()):
-            break
-    return sum(float(np.mean(times[1:])) * mixture.batch_counts[name] for name, times in seconds.items())
-
-
-def plan_table(plan: Mapping[str, Any]) -> str:
-    """Return the plan as text for the terminal."""
-    head = ("task", "examples", "steps/epoch", "probability", "tokens: median", "95 %", "max", "at limit")
-    rows = [head, *(_row(name, task) for name, task in plan["tasks"].items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.append("")
-    lines.append(f"{plan['epochs']} epochs of {plan['steps_per_epoch']} steps: {plan['total_steps']} steps")
-    lines.append("parameters: " + ", ".join(f"{part} {count:,}" for part, count in plan["parameters"].items()))
-    lines.append(f"memory, estimated: {plan['memory_gb']} GB")
-    if plan["minutes"] is not None:
-        lines.append(f"training time, estimated from a few steps: {plan['minutes']} minutes (scoring not included)")
-    return "\n".join(lines)
-
-
-def _row(name: str, task: Mapping[str, Any]) -> Sequence[str]:
-    return (
-        name,
-        f"{task['examples']:,}",
-        str(task["steps_per_epoch"]),
-        f"{100 * task['probability']:.1f} %",
-        str(task["length_median"]),
-        str(task["length_95"]),
-        str(task["length_max"]),
-        f"{100 * task['at_limit']:.1f} %",
-    )
+def _time_plan(
+    config: ExperimentConfig,
+    model: keras.Model,
+    tasks: Sequence[TaskSpec],
+    mixture: Mixture,
+    used: Mapping[str, Buckets],
+    steps: Counter[str],
+    timed: bool,
+) -> dict[str, Any]:
+    if not timed:
+        return {"minutes": None, "minutes_range": None, "timed_steps": 0}
+    trainer = MultiTaskTrainer(model, tasks)
+    compile_trainer(trainer, config, mixture)
+    estimate = estimate_time(trainer, used, steps)
+    return {
+        "minutes": round(estimate.seconds / 60, 2),
+        "minutes_range": [round(estimate.low / 60, 2), round(estimate.high / 60, 2)],
+        "timed_steps": estimate.timed_steps,
+    }

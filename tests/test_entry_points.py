@@ -78,7 +78,9 @@ def test_plan_counts_what_is_trained(trained):
     assert plan["tasks"]["mood"]["examples"] == 12
     assert plan["total_steps"] == 2 * sum(task["steps_per_epoch"] for task in plan["tasks"].values())
     assert sum(task["probability"] for task in plan["tasks"].values()) == pytest.approx(1, abs=1e-3)
-    assert plan["minutes"] >= 0
+    low, high = plan["minutes_range"]
+    assert 0 <= low <= plan["minutes"] <= high
+    assert "tasks.mood.dev: 12 of 12 rows are in tasks.mood.train too" in " ".join(done.stdout.split())
     assert set(plan["parameters"]) >= {"encoder"}
 
 

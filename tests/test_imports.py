@@ -39,6 +39,9 @@ PART_OF_MODULE = {
 TOP = {
     "experiment",
     "planning",
+    "plan_costs",
+    "plan_table",
+    "plan_warnings",
     "answering",
     "cli",
     "train",

@@ -1,0 +1,127 @@
+"""What a split's examples tell before anything is trained: balance of labels, lengths, and what truncation cuts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.data.overlaps import Fingerprints, fingerprints
+from mtdnn_tf.data.sources import Examples
+from mtdnn_tf.data.text import Tokenizer
+from mtdnn_tf.tasks import TaskSpec
+
+_CHUNK = 4096  # texts tokenised at once
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One task's split in numbers; the texts themselves are not kept."""
+
+    task: TaskSpec
+    split: str
+    rows: int
+    items: int  # rows; of ranking, queries
+    lengths: np.ndarray  # [rows] int64: tokens before truncation, special ones included
+    max_length: int
+    labels: np.ndarray | None  # [rows]
+    balance: dict[str, Any] | None  # see `label_balance`; None: unlabelled
+    empty_rows: np.ndarray  # [count] int64: indices of rows with a text of nothing but white space
+    fingerprints: Fingerprints
+
+    @property
+    def rows_cut(self) -> float:
+        """The share of rows that truncation shortens."""
+        return float(np.mean(self.lengths > self.max_length))
+
+    @property
+    def tokens_cut(self) -> float:
+        """The share of tokens that truncation takes away."""
+        return float(np.maximum(self.lengths - self.max_length, 0).sum() / self.lengths.sum())
+
+
+def inspect_examples(
+    examples: Examples, task: TaskSpec, split: str, tokenizer: Tokenizer, max_length: int
+) -> Inspection:
+    """Count what there is to know of a split, in one pass over its texts."""
+    return Inspection(
+        task=task,
+        split=split,
+        rows=len(examples),
+        items=len(examples) if examples.groups is None else int(examples.groups[-1]) + 1,
+        lengths=token_lengths(examples, tokenizer),
+        max_length=max_length,
+        labels=examples.labels,
+        balance=label_balance(examples, task),
+        empty_rows=np.flatnonzero([not all(map(str.strip, texts)) for texts in zip(*examples.texts, strict=True)]),
+        fingerprints=fingerprints(examples),
+    )
+
+
+def token_lengths(examples: Examples, tokenizer: Tokenizer) -> np.ndarray:
+    """Return the tokens of every example if nothing were cut, [CLS] and [SEP] included, `[rows] int64`."""
+    counts = np.stack([_text_lengths(texts, tokenizer) for texts in examples.texts])
+    lengths: np.ndarray = 1 + len(examples.texts) + counts.sum(axis=0)
+    return lengths
+
+
+def _text_lengths(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    chunks = tf.data.Dataset.from_tensor_slices(texts).batch(_CHUNK)
+    counts = chunks.map(lambda chunk: tokenizer(chunk).row_lengths(), num_parallel_calls=tf.data.AUTOTUNE)
+    return np.concatenate(list(counts.as_numpy_iterator()))
+
+
+def length_summary(lengths: np.ndarray) -> dict[str, int]:
+    """Return `median`, `percentile_95`, `percentile_99` and `max` of lengths."""
+    median, high, higher = (int(np.percentile(lengths, percent)) for percent in (50, 95, 99))
+    return {"median": median, "percentile_95": high, "percentile_99": higher, "max": int(lengths.max())}
+
+
+def label_balance(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+    """Return how the labels are spread.
+
+    Returns:
+        Classification: {label name: rows}, labels without a row included. Regression: `min`, `quartile_1`, `median`,
+        `quartile_3`, `max`, `mean`. Ranking: `candidates_min`, `candidates_median`, `candidates_max`, `positives_mean` (of a
+        query), `queries_without_positive`. None where the split is unlabelled; ranking has its candidates all the same.
+    """
+    return _BALANCES[task.type](examples, task)
+
+
+def _of_classes(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+    if examples.labels is None:
+        return None
+    counts = np.bincount(examples.labels, minlength=len(task.labels)).tolist()
+    return dict(zip(task.labels, counts, strict=True))
+
+
+def _of_scores(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+    if examples.labels is None:
+        return None
+    names = ("min", "quartile_1", "median", "quartile_3", "max")
+    values = np.percentile(examples.labels, [0, 25, 50, 75, 100]).round(4).tolist()
+    return {**dict(zip(names, values, strict=True)), "mean": round(float(np.mean(examples.labels)), 4)}
+
+
+def _of_candidates(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+    if examples.groups is None:
+        raise ValueError(f"{examples.origin}: ranking examples have groups")
+    candidates = np.bincount(examples.groups)
+    balance: dict[str, Any] = {
+        "candidates_min": int(candidates.min()),
+        "candidates_median": int(np.median(candidates)),
+        "candidates_max": int(candidates.max()),
+    }
+    if examples.labels is None:
+        return balance
+    positives = np.bincount(examples.groups, weights=examples.labels > 0)
+    return balance | {
+        "positives_mean": round(float(positives.mean()), 4),
+        "queries_without_positive": int(np.sum(positives == 0)),
+    }
+
+
+# A task type is added here.
+_BALANCES = {"classification": _of_classes, "regression": _of_scores, "ranking": _of_candidates}

@@ -1,0 +1,248 @@
+"""A plan counts what training does, warns of what spoils it, and reads the same as table and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.data.bucket_use import Bucket
+from mtdnn_tf.plan_costs import chosen_batches, estimate_time, fit_line, memory_bytes
+from mtdnn_tf.plan_table import WIDTH
+from mtdnn_tf.plan_warnings import CHECKS
+from mtdnn_tf.planning import make_plan, plan_table
+from tests.small import TINY
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    from tests.small import write_experiment
+
+    config = mtdnn.load_config(write_experiment(tmp_path_factory.mktemp("plan")))
+    return config, make_plan(config, timed=False)
+
+
+def test_it_promises_the_steps_of_the_mixture(small):
+    config, plan = small
+    mixture = mtdnn.build_mixture(mtdnn.load_tasks(config), mtdnn.load_encoder(config.encoder.source), config)
+    counts = [mixture.step_counts(epoch) for epoch in range(config.training.epochs)]
+    for name, task in plan["tasks"].items():
+        assert task["steps"] == sum(count[name] for count in counts)
+        assert task["steps_per_epoch"] == counts[0][name] == sum(task["buckets"]["batches"].values())
+        assert task["passes"] == 2
+    assert plan["total_steps"] == 22
+    assert plan["batches_looked_at"] == 11
+    assert plan["tasks"]["mood"]["probability"] == pytest.approx(3 / 11, abs=1e-4)
+    assert plan["tasks"]["pick"]["probability"] == pytest.approx(2 / 11, abs=1e-4)
+
+
+def test_steps_that_differ_between_epochs_are_added_up(monkeypatch, small):
+    from mtdnn_tf.data.mixing import Mixture
+
+    config, _ = small
+    monkeypatch.setattr(
+        Mixture, "step_counts", lambda self, epoch: {"mood": 3 - epoch, "follows": 3, "close": 3, "pick": 2 + epoch}
+    )
+    plan = make_plan(config, timed=False)
+    mood = plan["tasks"]["mood"]
+    assert (mood["steps"], mood["steps_per_epoch_min"], mood["steps_per_epoch_max"]) == (5, 2, 3)
+    assert mood["passes"] == pytest.approx(5 / 3, abs=0.01)
+    assert "2 to 3" in plan_table(plan)
+
+
+def test_it_survives_json(small):
+    _, plan = small
+    assert json.loads(json.dumps(plan)) == plan
+
+
+def test_the_table_has_every_section_and_fits(small):
+    _, plan = small
+    table = plan_table(plan)
+    for words in (
+        "rows cut",
+        "negative 50 %",
+        "probability",
+        "batches padded to",
+        "steps: 22 in 2 epochs",
+        "warnings: ",
+    ):
+        assert words in table
+    assert "heads/follows" in table
+    assert "GB" in table
+    assert all(len(line) <= WIDTH for line in table.splitlines())
+    assert all(warning["message"][:40] in table for warning in plan["warnings"])
+
+
+def test_long_names_and_many_labels_fit_too(small):
+    _, plan = small
+    name, labels = "n" * 80, {f"label{index}": 1 for index in range(60)}
+    mood = plan["tasks"]["mood"]
+    split = mood["splits"]["train"] | {"labels": labels}
+    buckets = mood["buckets"] | {"batches": {str(length): 1 for length in range(16, 400, 16)}}
+    tasks = {name: mood | {"splits": {"train": split}, "head": name, "buckets": buckets}}
+    table = plan_table(plan | {"tasks": tasks, "minutes": 1.5, "minutes_range": [1.0, 2.0]})
+    assert all(len(line) <= WIDTH for line in table.splitlines())
+    assert "longer ones: 176" in table
+    assert "1.5 minutes (1 to 2)" in table
+
+
+YAML = """
+encoder: {{source: "{encoder}"}}
+tasks:
+  mood:
+    type: classification
+    text: [text]
+    labels: [bad, fair, good]
+    train: mood_train.tsv
+    dev: mood_dev.tsv
+  topic: {{type: classification, text: [text], labels: [a, b], train: topic_train.tsv}}
+  pick: {{type: ranking, text: [question, answer], train: pick_train.tsv, dev: pick_dev.tsv}}
+  others: {{type: classification, text: [text], labels: [bad, fair, good], head_of: mood, test: others_test.tsv}}
+data: {{max_length: 16, batch_size: 4}}
+training: {{epochs: 1}}
+"""
+FILES = {
+    # Line 2 is in topic's training rows; good stands in nine of eleven rows; fair in none.
+    "mood_train.tsv": [f"m{index}\tgood" for index in range(9)] + ["m0\tbad", "\tbad"],
+    "mood_dev.tsv": ["t7\tgood", "new\tfair", "M3\tbad"],
+    "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)] + ["abcdefghijklmnopqrs\ta"] * 3,
+    "pick_train.tsv": ["q\ta\t1", "q\tb\t0", "r\ta\t0"],
+    "others_test.tsv": ["u1\t", "u2\t"],
+    "pick_dev.tsv": ["s\ta\t1", "s\tb\t0"],
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faulty")
+    for name, rows in FILES.items():
+        head = "question\tanswer\tlabel" if name.startswith("pick") else "text\tlabel"
+        (folder / name).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    (folder / "faulty.yaml").write_text(YAML.format(encoder=TINY), encoding="utf-8")
+    return make_plan(mtdnn.load_config(folder / "faulty.yaml"), timed=False)
+
+
+@pytest.fixture(scope="module")
+def warned(faulty):
+    return [(found["kind"], found["task"], found["split"], found["message"]) for found in faulty["warnings"]]
+
+
+EXPECTED = [
+    ("overlap", "mood", "dev", "1 of 3 rows are in tasks.mood.train too (first: line 4 = line 5 there)"),
+    ("overlap", "mood", "dev", "1 of 3 rows are in tasks.topic.train too (first: line 2 = line 9 there)"),
+    ("missing_class", "mood", "train", "label 'fair' has no example"),
+    ("missing_class", "mood", "train", "label 'bad' has 2 examples"),
+    ("untrained_label", "mood", "dev", "label 'fair' is in 1 row here"),
+    (
+        "contradiction",
+        "mood",
+        "train",
+        "1 row with the texts of an earlier one but another label (first: line 11, line 2)",
+    ),
+    ("repeated", "topic", "train", "2 rows repeat an earlier one (first: line 43 = line 42)"),
+    ("empty_text", "mood", "train", "1 row with an empty text (first: line 12)"),
+    ("truncation", "topic", "train", "7.0 % of the rows are longer than data.max_length 16"),
+    ("majority", "mood", "train", "81.8 % of the rows are 'good'; accuracy misleads here: set main_metric to matthews"),
+    ("no_positive", "pick", "train", "1 of 2 queries have no relevant candidate"),
+    ("no_dev", "topic", "", "has no dev split"),
+]
+
+
+@pytest.mark.parametrize("expected", EXPECTED, ids=[f"{kind}-{task}" for kind, task, _, _ in EXPECTED])
+def test_what_is_wrong_is_said(warned, expected):
+    kind, task, split, words = expected
+    [message] = [found[3] for found in warned if found[:3] == (kind, task, split) and words in found[3]]
+    assert message.startswith(f"tasks.{task}.{split}: " if split else f"tasks.{task}: ")
+    assert "\n" not in message
+
+
+def test_nothing_else_is_said(warned):
+    # A row that contradicts an earlier one repeats it, too.
+    assert len(warned) == len(EXPECTED) + 1
+
+
+def test_every_check_is_tried(warned):
+    assert {kind for kind, *_ in warned} == set(CHECKS) - {"rare_task"}
+
+
+def test_a_task_with_the_head_of_another_is_scored_only(faulty):
+    others = faulty["tasks"]["others"]
+    assert (others["head"], others["examples"], others["steps"], others["probability"]) == ("mood", 0, 0, 0)
+    assert others["splits"]["test"]["labels"] is None
+    assert "buckets" not in others
+    assert [line.split()[1] for line in plan_table(faulty).splitlines() if line.startswith("others")] == [
+        "test",
+        "classification",
+    ]
+
+
+def test_a_task_of_few_steps_is_warned_of():
+    from mtdnn_tf.plan_warnings import find_warnings
+    from mtdnn_tf.tasks import TaskSpec
+
+    task = TaskSpec("mood", "classification", ("text",), ("bad", "good"))
+    found = [warning for warning in find_warnings([task], {"mood": {}}, {"mood": 0.004}) if warning.kind == "rare_task"]
+    assert "0.4 % of the steps" in found[0].message
+
+
+def _bucket(rows, length, batches=1):
+    return Bucket(batches, batches * rows * length, 0, {"token_ids": np.zeros((rows, length))})
+
+
+def test_a_line_through_exact_points():
+    assert fit_line([(100, 2.0), (300, 4.0)]) == pytest.approx((1.0, 0.01))
+
+
+@pytest.mark.parametrize("points", [[(100, 3.0)], [(100, 3.0), (100, 3.0)], [(100, 4.0), (200, 2.0)]])
+def test_a_line_never_falls(points):
+    overhead, slope = fit_line(points)
+    assert (overhead, slope) == (pytest.approx(3.0), 0.0)
+
+
+def test_a_line_never_starts_below_zero():
+    assert fit_line([(100, 0.5), (200, 2.0)])[0] == 0.0
+
+
+@pytest.mark.parametrize(("tasks", "each"), [(1, 5), (4, 3), (12, 1), (20, 1)])
+def test_few_batches_are_timed(tasks, each):
+    buckets = {
+        f"task{index}": {length: _bucket(4, length) for length in (16, 32, 48, 64, 96)} for index in range(tasks)
+    }
+    chosen = chosen_batches(buckets)
+    assert {len(batches) for batches in chosen.values()} == {each}
+    lengths = {batch["token_ids"].shape[1] for batches in chosen.values() for batch in batches}
+    assert lengths >= {16, 96}
+
+
+def test_time_is_added_up_by_use_of_the_buckets(monkeypatch):
+    """A clock that moves by a second and a tenth of a millisecond for each position."""
+    from mtdnn_tf import plan_costs
+
+    now = [0.0]
+
+    class Trainer:
+        def step(self, name, batch):
+            now[0] += 1 + 1e-4 * batch["token_ids"].size
+
+    for_numpy = {"a": {16: _bucket(10, 16, 30), 32: _bucket(10, 32, 10)}, "b": {64: _bucket(10, 64, 5)}}
+    monkeypatch.setattr(plan_costs.time, "perf_counter", lambda: now[0])
+    estimate = estimate_time(Trainer(), for_numpy, {"a": 80, "b": 5})
+    assert estimate.seconds == pytest.approx(85 + 1e-4 * (60 * 160 + 20 * 320 + 5 * 640))
+    assert estimate.low < estimate.seconds < estimate.high
+    assert estimate.timed_steps == 6
+
+
+def test_memory_grows_with_the_largest_batch(small):
+    config, _ = small
+    encoder = mtdnn.load_encoder(TINY)
+    short, long = (memory_bytes(config, encoder, {"mood": {n: _bucket(4, n)}}, 1000) for n in (16, 32))
+    # 2 layers, d 32, feed-forward 64, 2 heads: 4 bytes x rows x length x (12 x 32 + 4 x 64 + 3 x 2 x length).
+    assert long - short == 4 * 4 * 2 * (32 * (640 + 6 * 32) - 16 * (640 + 6 * 16))
+
+
+def test_time_is_not_measured_unless_asked(small):
+    _, plan = small
+    assert plan["minutes"] is plan["minutes_range"] is None
+    assert "minutes" not in plan_table(plan)
