@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from mtdnn_tf.data.faults import LineError
 from mtdnn_tf.errors import UserError, closest_name
 
@@ -46,6 +48,7 @@ def quoted(value: object, limit: int = 80) -> str:
     """Return a received value as one short line for messages: in quotes, control characters escaped."""
     if isinstance(value, str | bytes):
         return shortened(repr(value[: limit + 1]), limit)  # no more than is shown: the value may be megabytes
+    value = value.item() if isinstance(value, np.generic) else value
     return shortened(reprlib.repr(value), limit)  # also where it is nested too deep for repr()
 
 

@@ -169,7 +169,8 @@ def _text_of(where: str, table: Table, values: Any, key: Key) -> str:
     value = _value(where, table, values, key)
     title = f"{where}: column {column_title(table, key)}"
     if not isinstance(value, str):
-        raise RowError(f"{title} must be a text (in quotes), received {quoted(value)}")
+        rule = "must be valid utf-8" if isinstance(value, bytes) else "must be a text (in quotes)"
+        raise RowError(f"{title} {rule}, received {quoted(value)}")
     if "\0" in value:
         raise RowError(f"{title} holds a NUL character at position {value.index(chr(0))}; text must hold none")
     if not value.isascii():
