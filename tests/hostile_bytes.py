@@ -47,6 +47,10 @@ ENCODINGS = {
     "past the last code point": Told("x.tsv", b"text\tlabel\n\xf4\x90\x80\x80\tpositive\n", (":2:", "byte offset 0")),
     "character cut at the end": Told("x.tsv", b"text\tlabel\na\tpositive\n\xe4\xb8", (":3:", "byte offset 0")),
     "no such encoding": Told("x.tsv", GOOD, ("unknown encoding 'utf9'",), MOOD, {"encoding": "utf9"}),
+    "codec for literals": Told(
+        "x.tsv", GOOD, ("'unicode_escape' cannot be read",), MOOD, {"encoding": "unicode_escape"}
+    ),
+    "codec for host names": Told("x.tsv", GOOD, ("'idna' cannot be read",), MOOD, {"encoding": "idna"}),
     "codec that is no text": Told("x.tsv", GOOD, ("unknown encoding 'hex'",), MOOD, {"encoding": "hex"}),
     "NUL": Told("x.tsv", "text\tlabel\na\0b\tpositive\n", (":2:", "NUL", "position 1")),
     "NUL in the header": Told("x.tsv", "text\0\tlabel\na\tpositive\n", (":1:", "NUL")),

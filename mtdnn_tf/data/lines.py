@@ -18,6 +18,8 @@ from mtdnn_tf.data.faults import LineError
 from mtdnn_tf.errors import UserError, closest_name
 
 _LONGEST_LINE = 2**27  # bytes: a line is held in memory, and a packed file of a few kilobytes can hold one without end
+# Codecs of Python's that end a line as text does, but are for names and literals.
+_NO_FILE_ENCODINGS = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
 _COMPRESSED = "this is {}: unpack it, or pack it with gzip (ending .gz)"
 # First bytes of files that are often taken for text; a longer start stands before a shorter one.
 _SIGNATURES = {
@@ -86,7 +88,7 @@ def _checked_codec(path: str, encoding: str) -> str:
         raise UserError(
             f"{path}: unknown encoding {quoted(encoding)}; name one that Python knows, such as utf-8, latin-1 or cp1252"
         ) from None
-    if line_end != b"\n":
+    if line_end != b"\n" or name in _NO_FILE_ENCODINGS:
         raise UserError(f"{path}: encoding {quoted(encoding)} cannot be read line by line; convert the file to utf-8")
     return name
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from dataclasses import replace
 
 import pytest
 
-from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.config import SourceConfig, load_config
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.errors import UserError
-from tests.hostile import MOOD, PICK, Told
+from tests.hostile import GOOD, MOOD, PICK, Told
 from tests.hostile_bytes import BYTES
 from tests.hostile_rows import ROWS, lines_of
 
@@ -145,9 +146,24 @@ def test_a_file_without_header_has_the_width_of_most_rows(tmp_path):
     assert examples.skipped[0].startswith(f"{path}:1: 3 columns, expected 2 as in line 2")
 
 
+def test_a_cut_off_file_is_not_skipped(tmp_path):
+    path = tmp_path / "x.tsv.gz"
+    path.write_bytes(gzip.compress(GOOD.encode())[:-4])
+    _assert_told(path, (":4:", "cut off"), on_error="skip")
+
+
 def test_a_part_of_the_training_rows_keeps_the_list(tmp_path):
     path = tmp_path / "x.tsv"
     path.write_text("text\tlabel\n" + "a\tpositive\n" * 9 + "b\tbad\n")
     task = replace(MOOD, max_examples=3, sources={"train": SourceConfig(str(path), on_error="skip")})
     examples = read_examples(task, "train")
     assert (len(examples), len(examples.skipped)) == (3, 1)
+
+
+def test_on_error_is_raise_or_skip(experiment):
+    key = "tasks.mood.train.on_error"
+    assert load_config(experiment, [f"{key}=skip"]).tasks["mood"].train == SourceConfig(
+        str(experiment.parent / "mood.tsv"), on_error="skip"
+    )
+    with pytest.raises(UserError, match=rf"{key}: must be one of raise, skip, received 'skp'; did you mean 'skip'\?"):
+        load_config(experiment, [f"{key}=skp"])

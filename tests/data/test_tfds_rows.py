@@ -76,7 +76,8 @@ class SmallPairs(tfds.core.GeneratorBasedBuilder):
 def prepared(tmp_path_factory):
     """The data folder that holds the builder, prepared."""
     folder = tmp_path_factory.mktemp("tfds")
-    SmallPairs(data_dir=folder).download_and_prepare()
+    offline = tfds.download.DownloadConfig(try_download_gcs=False)
+    SmallPairs(data_dir=folder).download_and_prepare(download_config=offline)
     return folder
 
 
