@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -142,12 +143,15 @@ def _with_split(source: SourceConfig, split: str) -> SourceConfig:
 
 def _picked(source: SourceConfig, table: Table, columns: Columns, line: int, values: Any) -> _Row | None:
     """Return a row of the task, or None for one whose label is ignored."""
-    where = f"{table.origin}:{line}"
-    label = "" if columns.label is None else _label_of(where, table, values, columns.label)
+    label = "" if columns.label is None else _label_of(table, line, values, columns.label)
     if columns.label is not None and label in source.ignore_labels:
         return None
-    texts = tuple(_text_of(where, table, values, key) for key in columns.text)
-    return _Row(line, texts, label, "" if columns.group is None else _group_of(where, table, values, columns.group))
+    texts = tuple([_text_of(table, line, values, key) for key in columns.text])
+    return _Row(line, texts, label, "" if columns.group is None else _group_of(table, line, values, columns.group))
+
+
+def _place(table: Table, line: int, key: Key) -> str:
+    return f"{table.origin}:{line}: column {column_title(table, key)}"
 
 
 def _nothing_left(source: SourceConfig, table: Table, skipped: tuple[str, ...]) -> str:
@@ -158,38 +162,42 @@ def _nothing_left(source: SourceConfig, table: Table, skipped: tuple[str, ...]) 
     return f"{table.origin}: holds no row{ignored}; expected at least one"
 
 
-def _value(where: str, table: Table, values: Any, key: Key) -> Any:
+def _value(table: Table, line: int, values: Any, key: Key) -> Any:
     if table.by_name and key not in values:
         known = ", ".join(values) or "none"
-        raise RowError(f"{where}: the key {quoted(key)} is missing; this row has {shortened(known, 200)}")
+        raise RowError(f"{table.origin}:{line}: the key {quoted(key)} is missing; this row has {shortened(known, 200)}")
     return values[key]
 
 
-def _text_of(where: str, table: Table, values: Any, key: Key) -> str:
-    value = _value(where, table, values, key)
-    title = f"{where}: column {column_title(table, key)}"
+def _text_of(table: Table, line: int, values: Any, key: Key) -> str:
+    value = _value(table, line, values, key)
+    fault = None if isinstance(value, str) and value.isascii() and "\0" not in value else _text_fault(value)
+    if fault is not None:
+        raise RowError(f"{_place(table, line, key)} {fault}")
+    return cast(str, value)
+
+
+def _text_fault(value: Any) -> str | None:
     if not isinstance(value, str):
         rule = "must be valid utf-8" if isinstance(value, bytes) else "must be a text (in quotes)"
-        raise RowError(f"{title} {rule}, received {quoted(value)}")
+        return f"{rule}, received {quoted(value)}"
     if "\0" in value:
-        raise RowError(f"{title} holds a NUL character at position {value.index(chr(0))}; text must hold none")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:  # JSON can name half of a pair: "\ud83d"
-            half = quoted(value[error.start])
-            raise RowError(f"{title} holds half a surrogate pair, {half}, at position {error.start}") from None
-    return value
+        return f"holds a NUL character at position {value.index(chr(0))}; text must hold none"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can name half of a pair: "\ud83d"
+        return f"holds half a surrogate pair, {quoted(value[error.start])}, at position {error.start}"
+    return None
 
 
-def _label_of(where: str, table: Table, values: Any, key: Key) -> str:
-    return raw_label(f"{where}: column {column_title(table, key)}", _value(where, table, values, key))
+def _label_of(table: Table, line: int, values: Any, key: Key) -> str:
+    return raw_label(partial(_place, table, line, key), _value(table, line, values, key))
 
 
-def _group_of(where: str, table: Table, values: Any, key: Key) -> str:
-    group = _label_of(where, table, values, key)
+def _group_of(table: Table, line: int, values: Any, key: Key) -> str:
+    group = _label_of(table, line, values, key)
     if not group:
-        raise RowError(f"{where}: column {column_title(table, key)} is empty; expected the id of the row's query")
+        raise RowError(f"{_place(table, line, key)} is empty; expected the id of the row's query")
     return group
 
 
@@ -197,10 +205,10 @@ def _labelled(
     task: TaskSpec, source: SourceConfig, table: Table, columns: Columns, rows: list[_Row], faults: Faults
 ) -> tuple[list[_Row], np.ndarray]:
     """Return the rows whose labels can be read, and these labels."""
-    title = column_title(table, cast(Key, columns.label))
+    key = cast(Key, columns.label)
 
     def parsed(line: int, row: _Row) -> tuple[_Row, float]:
-        return row, parse_label(task, source.labels, row.label, f"{table.origin}:{line}: column {title}")
+        return row, parse_label(task, source.labels, row.label, partial(_place, table, line, key))
 
     pairs = list(faults.without(each_row(((row.line, row) for row in rows), parsed)))
     return [row for row, _ in pairs], label_array(task, [label for _, label in pairs])
