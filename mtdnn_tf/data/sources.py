@@ -210,8 +210,11 @@ def _labelled(
     def parsed(line: int, row: _Row) -> tuple[_Row, float]:
         return row, parse_label(task, source.labels, row.label, partial(_place, table, line, key))
 
-    pairs = list(faults.without(each_row(((row.line, row) for row in rows), parsed)))
-    return [row for row, _ in pairs], label_array(task, [label for _, label in pairs])
+    kept, labels = [], []
+    for row, label in faults.without(each_row(((row.line, row) for row in rows), parsed)):
+        kept.append(row)
+        labels.append(label)
+    return kept, label_array(task, labels)
 
 
 def _groups(task: TaskSpec, table: Table, columns: Columns, rows: list[_Row]) -> np.ndarray | None:
