@@ -131,7 +131,7 @@ def _read_file(task: TaskSpec, path: str) -> Examples:
     """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
     own = next((task.sources[split] for split in ("dev", "test", "train") if split in task.sources), SourceConfig(path))
     try:
-        return read_source(task, replace(own, path=path, split=None, format="auto"), labelled=None)
+        return read_source(task, replace(own, path=path, split=None, format="auto", on_error="raise"), labelled=None)
     except MissingColumnError:
         plain = SourceConfig(path, labels=own.labels, ignore_labels=own.ignore_labels)
         return read_source(task, plain, labelled=None)

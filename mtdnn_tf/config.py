@@ -55,6 +55,7 @@ class SourceConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     ignore_labels: tuple[str, ...] = ()  # rows with one of these are left out on purpose (SNLI's "-")
     encoding: Name = "utf-8"
+    on_error: Annotated[str, one_of("raise", "skip")] = "raise"  # skip: leave rows that are at fault out, and list them
 
 
 @dataclass(frozen=True)

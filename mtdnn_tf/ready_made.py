@@ -131,8 +131,8 @@ def complete_source(
 
 
 def _complete_tfds(source: SourceConfig, split: str, text: tuple[str, ...], ready: ReadyMade | None) -> SourceConfig:
-    builder, _, named_split = source.path.removeprefix(TFDS).partition(":")
-    if source.split is None and not named_split:
+    builder, *rest = source.path.removeprefix(TFDS).split(":")  # a version, a split, or both
+    if source.split is None and not any(part[:1].isalpha() for part in rest):
         splits = ready.tfds_splits.get(builder, _TFDS_SPLITS) if ready else _TFDS_SPLITS
         source = replace(source, split=splits[split])
     if ready is None:
@@ -158,4 +158,5 @@ def _complete_file(source: SourceConfig, split: str, text: tuple[str, ...], read
 
 
 def _is_jsonl(source: SourceConfig) -> bool:
-    return source.format == "jsonl" or (source.format == "auto" and PurePath(source.path).suffix == ".jsonl")
+    ending = PurePath(source.path.lower().removesuffix(".gz")).suffix
+    return source.format == "jsonl" or (source.format == "auto" and ending in (".jsonl", ".json"))

@@ -49,6 +49,13 @@ def test_another_fault_is_not_taken_for_another_layout(close, tmp_path):
         read_input(close, _write(tmp_path / "y.tsv", "first\tsecond\na\tb\n"))
 
 
+def test_no_row_that_is_asked_is_skipped(close, tmp_path):
+    dev = dataclasses.replace(close.sources["dev"], on_error="skip")
+    task = dataclasses.replace(close, sources={"dev": dev})
+    with pytest.raises(mtdnn.UserError, match=r"x\.tsv:2: 1 column, expected 2"):
+        read_input(task, _write(tmp_path / "x.tsv", "sentence1\tsentence2\na\nb\tc\n"))
+
+
 def test_answers_to_labelled_files_are_scored(close, tmp_path):
     rows = "".join(f"a\tb\t{value}\n" for value in (0, 1, 2, 3))
     examples = read_input(close, _write(tmp_path / "x.tsv", "sentence1\tsentence2\tscore\n" + rows))

@@ -120,12 +120,24 @@ def test_columns_of_the_task_hold_for_every_source(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "split"),
-    [("tfds:glue/mnli", "validation_matched"), ("tfds:glue/rte", "validation"), ("tfds:glue/rte:train", None)],
+    [
+        ("tfds:glue/mnli", "validation_matched"),
+        ("tfds:glue/mnli:2.0.0", "validation_matched"),
+        ("tfds:glue/rte", "validation"),
+        ("tfds:glue/rte:train", None),
+        ("tfds:glue/rte:2.0.0:train[:10%]", None),
+    ],
 )
 def test_a_dataset_gets_the_split_that_development_has_there(tmp_path, path, split):
     name = "mnli" if "mnli" in path else "rte"
     [task] = _load(tmp_path, {name: {"use": name, "train": path, "dev": path}})
     assert task.sources["dev"].split == split
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz", "X.JSONL"])
+def test_positions_of_the_published_files_are_not_those_of_json(tmp_path, name):
+    [task] = _load(tmp_path, {"cola": {"use": "cola", "train": name}})
+    assert (task.sources["train"].header, task.sources["train"].columns) == (None, {})
 
 
 def test_tasks_are_written_and_read_back(tmp_path):

@@ -82,6 +82,7 @@ def tokenize_task(examples: Examples, task: TaskSpec, tokenizer: Tokenizer, max_
         groups=examples.groups,
         max_length=max_length,
         pad_id=tokenizer.pad_id,
+        skipped=examples.skipped,
     )
 
 

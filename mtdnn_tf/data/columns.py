@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.lines import quoted, shortened
 from mtdnn_tf.data.rows import Table
-from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.errors import UserError, closest_name, unknown_name
 from mtdnn_tf.tasks import TaskSpec
 
 Key = int | str  # what a row's values are taken with
+# What the one name of a header tells where it holds the separator of another format.
+_SEPARATORS = {
+    "\t": "the file seems to be separated by tabs: say `format: tsv`",
+    ";": "the file seems to be separated by semicolons: save it with commas or tabs",
+    ",": "the file seems to be separated by commas: say `format: csv`",
+    "|": "the file seems to be separated by bars: save it with commas or tabs",
+}
 
 
 class MissingColumnError(UserError):
@@ -45,7 +51,20 @@ def find_columns(task: TaskSpec, source: SourceConfig, table: Table, labelled: b
     if labelled is not False:
         label = _demanded(source, table, "label") if labelled else _key(source, table, "label")
     group = _demanded(source, table, "group") if "group" in source.columns else None
+    _check_apart(source, table, dict(zip([*task.text, "label"], [*text, label], strict=True)))
     return Columns(text, label, group)
+
+
+def _check_apart(source: SourceConfig, table: Table, keys: dict[str, Key | None]) -> None:
+    """Refuse texts and label from one column; a query id may well be the query itself."""
+    roles: dict[Key | None, str] = {}
+    for role, key in keys.items():
+        if key is not None and key in roles:
+            raise UserError(
+                f"{source.path}: columns: {roles[key]!r} and {role!r} both stand for column {column_title(table, key)}; "
+                "map each to a column of its own"
+            )
+        roles[key] = role
 
 
 def _by_order(task: TaskSpec, source: SourceConfig, table: Table, labelled: bool | None) -> Columns:
@@ -81,20 +100,32 @@ def _key(source: SourceConfig, table: Table, role: str) -> Key | None:
 def _missing(source: SourceConfig, table: Table, role: str) -> str:
     wanted = source.columns.get(role, role)
     asked = f"column {quoted(wanted)}" if wanted == role else f"column {quoted(wanted)} (mapped to {role!r})"
+    where = f"{table.origin}:1: no {asked}"
     if isinstance(wanted, int):
-        return (
-            f"{table.origin}: no {asked}: {_count(table.width)}, positions count from 0"
-            if not table.by_name
-            else (f"{table.origin}: no {asked}: its columns have names, not positions: {', '.join(table.names or ())}")
-        )
+        if table.by_name:
+            names = shortened(", ".join(table.names or ()), 200)
+            return f"{where}: its columns have names, not positions: {names}"
+        return f"{where}: {_count(table.width)}, positions count from 0"
     if table.names is None:
-        return f"{table.origin}: no {asked}: the file has no header; map {role!r} to a position from 0"
-    found = difflib.get_close_matches(wanted, table.names, n=1)
-    closest = f" Did you mean {found[0]!r}?" if found else ""
+        return f"{where}: the file has no header; map {role!r} to a position from 0"
+    known = shortened(", ".join(table.names), 200) or "none"
+    if wanted in table.unreadable:
+        return f"{table.origin}: column {quoted(wanted)} holds lists or arrays; columns of one text or number: {known}"
+    closest = closest_name(wanted, table.names)
     return (
-        f"{table.origin}:1: no {asked} among {shortened(', '.join(table.names), 200)}.{closest} "
-        f"Map it with `columns: {{{role}: <name>}}`, or say `header: false` where the first line is data"
+        f"{where} among {known}.{f' Did you mean {quoted(closest)}?' if closest else ''} "
+        f"Map it with `columns: {{{role}: <name>}}`{_header_advice(table)}"
     )
+
+
+def _header_advice(table: Table) -> str:
+    if table.by_name:
+        return ""
+    if table.width == 1:
+        for separator, advice in _SEPARATORS.items():
+            if separator in (table.names or ("",))[0]:
+                return f"; {advice}"
+    return ", or say `header: false` where the first line is data"
 
 
 def _count(width: int) -> str:

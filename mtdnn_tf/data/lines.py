@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import gzip
 import os
+import reprlib
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from mtdnn_tf.errors import UserError
+import numpy as np
 
-# First bytes of files that are often taken for text.
+from mtdnn_tf.data.faults import LineError
+from mtdnn_tf.errors import UserError, closest_name
+
+_LONGEST_LINE = 2**27  # bytes: a line is held in memory, and a packed file of a few kilobytes can hold one without end
+# Codecs of Python's that end a line as text does, but are for names and literals.
+_NO_FILE_ENCODINGS = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
+_COMPRESSED = "this is {}: unpack it, or pack it with gzip (ending .gz)"
+# First bytes of files that are often taken for text; a longer start stands before a shorter one.
 _SIGNATURES = {
     b"\x1f\x8b": "this is gzip: give the file the ending .gz",
+    b"\xff\xfe\0\0": "this is UTF-32: convert it to UTF-8",
+    b"\0\0\xfe\xff": "this is UTF-32: convert it to UTF-8",
     b"\xff\xfe": "this is UTF-16: convert it to UTF-8",
     b"\xfe\xff": "this is UTF-16: convert it to UTF-8",
     b"PK\x03\x04": "this is a zip archive or a spreadsheet: unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "this is an old spreadsheet or document: save it as CSV",
+    b"BZh": _COMPRESSED.format("bzip2"),
+    b"\xfd7zXZ\0": _COMPRESSED.format("xz"),
+    b"\x28\xb5\x2f\xfd": _COMPRESSED.format("zstandard"),
+    b"PAR1": "this is Parquet: write it as CSV or JSON lines",
+    b"ARROW1\0": "this is Arrow: write it as CSV or JSON lines",
+    b"SQLite format 3\0": "this is an SQLite database: write the table as CSV",
+    b"\x93NUMPY": "this is a NumPy array: write it as CSV",
+    b"version https://git-lfs": "this is a Git LFS pointer, not the file itself: run `git lfs pull`",
 }
 
 
@@ -27,25 +46,33 @@ def shortened(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def quoted(value: object) -> str:
+def quoted(value: object, limit: int = 80) -> str:
     """Return a received value as one short line for messages: in quotes, control characters escaped."""
-    return shortened(repr(value))
+    if isinstance(value, str | bytes):
+        return shortened(repr(value[: limit + 1]), limit)  # no more than is shown: the value may be megabytes
+    value = value.item() if isinstance(value, np.generic) else value
+    return shortened(reprlib.repr(value), limit)  # also where it is nested too deep for repr()
 
 
-def read_lines(path: str, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def read_lines(path: str, encoding: str = "utf-8") -> Iterator[tuple[int, str | LineError]]:
     r"""Yield (1-based number, line with its line end) of a file, unpacked where its name ends in .gz.
 
-    Only \n ends a line: a lone \r and Unicode's other line separators are part of the text.
+    Only \n ends a line: a lone \r and Unicode's other line separators are part of the text. A line that is not valid in
+    this encoding or holds NUL comes as a `LineError`.
 
     Raises:
-        UserError: the file is missing, unreadable or damaged, or a line is not valid in this encoding or holds NUL.
+        UserError: the file is missing, unreadable, damaged or no text, or a line is longer than 128 MiB.
     """
     codec = _checked_codec(path, encoding)
     for number, raw in _raw_lines(path):
-        line = _decoded(f"{path}:{number}", raw, codec)
-        if number == 1 and codec == "utf-8":
-            line = line.removeprefix("\ufeff")
-        yield number, line
+        if number == 1:
+            _check_start(path, raw, codec)
+        try:
+            line = _decoded(f"{path}:{number}", raw, codec)
+        except LineError as error:
+            yield number, error
+            continue
+        yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
 def without_line_end(line: str) -> str:
@@ -61,9 +88,18 @@ def _checked_codec(path: str, encoding: str) -> str:
         raise UserError(
             f"{path}: unknown encoding {quoted(encoding)}; name one that Python knows, such as utf-8, latin-1 or cp1252"
         ) from None
-    if line_end != b"\n":
+    if line_end != b"\n" or name in _NO_FILE_ENCODINGS:
         raise UserError(f"{path}: encoding {quoted(encoding)} cannot be read line by line; convert the file to utf-8")
     return name
+
+
+def _check_start(path: str, raw: bytes, codec: str) -> None:
+    """Refuse what is no text file at all, however its first line may be decoded."""
+    advice = next((advice for start, advice in _SIGNATURES.items() if raw.startswith(start)), None)
+    if advice is None and codec != "utf-8" and raw.startswith(codecs.BOM_UTF8):
+        advice = f"this starts with the byte-order mark of UTF-8: say `encoding: utf-8` rather than {codec}"
+    if advice is not None:
+        raise UserError(f"{path}:1: no {codec} text, it starts with {quoted(raw[:4])}; {advice}")
 
 
 def _raw_lines(path: str) -> Iterator[tuple[int, bytes]]:
@@ -72,33 +108,46 @@ def _raw_lines(path: str) -> Iterator[tuple[int, bytes]]:
         while True:
             number += 1
             try:
-                raw = stream.readline()
+                raw = stream.readline(_LONGEST_LINE + 1)
             except EOFError:
-                raise UserError(f"{path}:{number}: the gzip file is cut off here; copy or pack it again") from None
+                raise UserError(
+                    f"{path}:{number}: the gzip file is cut off here or soon after; copy or pack it again"
+                ) from None
             except (OSError, zlib.error) as error:
                 raise UserError(f"{path}:{number}: the file cannot be read any further ({error})") from None
             if not raw:
                 return
+            if len(raw) > _LONGEST_LINE:
+                raise UserError(
+                    rf"{path}:{number}: a line of more than {_LONGEST_LINE >> 20} MiB; lines must end in \n"
+                )
             yield number, raw
 
 
 def _opened(path: str) -> BinaryIO:
-    if os.path.isdir(path):
-        raise UserError(f"{path}: this is a directory; name a file in it")
     try:
+        kind = os.stat(path).st_mode  # before opening: a pipe would wait for its other end
+        if stat.S_ISDIR(kind):
+            raise UserError(f"{path}: this is a directory; name a file in it")
+        if not stat.S_ISREG(kind):
+            raise UserError(f"{path}: this is a pipe, socket or device; only regular files are read: write it to one")
         return cast(BinaryIO, gzip.open(path)) if path.lower().endswith(".gz") else open(path, "rb")
     except FileNotFoundError:
         raise UserError(_missing_file(Path(path))) from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: the file cannot be opened ({reason})") from None
 
 
 def _missing_file(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path}: a symbolic link to {os.readlink(path)}, where there is no file"
     if not path.parent.is_dir():
         return f"{path}: no such file, nor is there a folder {path.parent}"
-    closest = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-    return f"{path}: no such file" + (f"; did you mean {closest[0]!r}, in the same folder?" if closest else "")
+    closest = closest_name(path.name, os.listdir(path.parent))
+    return f"{path}: no such file" + (f"; did you mean {closest!r}, in the same folder?" if closest else "")
 
 
 def _decoded(where: str, raw: bytes, codec: str) -> str:
@@ -106,18 +155,15 @@ def _decoded(where: str, raw: bytes, codec: str) -> str:
         line = raw.decode(codec)
     except UnicodeError as error:
         start = getattr(error, "start", 0)
-        raise UserError(
+        raise LineError(
             f"{where}: not valid {codec} at byte offset {start} of the line ({quoted(raw[start : start + 1])}); "
-            + _encoding_advice(raw)
+            "convert the file to UTF-8 or name its encoding, such as `encoding: latin-1`",
+            raw.decode(codec, errors="replace"),
         ) from None
     if "\0" in line:
-        raise UserError(
+        raise LineError(
             f"{where}: a NUL character at position {line.index(chr(0))} of the line; text must hold none "
-            "(UTF-16 files are full of them: convert to UTF-8)"
+            "(UTF-16 files are full of them: convert to UTF-8)",
+            line,
         )
     return line
-
-
-def _encoding_advice(raw: bytes) -> str:
-    known = [advice for signature, advice in _SIGNATURES.items() if raw.startswith(signature)]
-    return known[0] if known else "convert the file to UTF-8 or name its encoding, such as `encoding: latin-1`"

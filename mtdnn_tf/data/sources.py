@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
-from mtdnn_tf.data.labels import parse_labels, raw_label
+from mtdnn_tf.data.faults import Faults, RowError, each_row
+from mtdnn_tf.data.labels import label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, split_path
@@ -39,6 +42,7 @@ class Examples:
     groups: np.ndarray | None  # ranking: [N] int32, index of the query, non-decreasing from 0
     origin: str  # path, for messages
     lines: np.ndarray  # [N] int32: 1-based line in the file (tensorflow-datasets: record)
+    skipped: tuple[str, ...] = ()  # with `on_error: skip`: one message for each row left out, in order
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -75,30 +79,41 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
         source: file or dataset, absolute.
         labelled: True: labels are demanded; False: not looked at; None: taken where their column is there and not empty.
 
+    With `on_error: skip`, rows that are at fault are left out and listed in `skipped`; what is wrong with the source as a
+    whole is an error all the same.
+
     Raises:
         UserError: one line with file and line, the rule, what was received, and what would be right.
     """
     table = FORMATS[_format(source)](source)
     columns = find_columns(task, source, table, labelled)
-    rows = _collect(source, table, columns)
-    lines = np.array(rows.lines, np.int32)
+    faults = Faults(source.on_error)
+    picked = each_row(table.rows, lambda line, values: _picked(source, table, columns, line, values))
+    rows = [row for row in faults.without(picked) if row is not None]
+    labels = None
+    if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
+        rows, labels = _labelled(task, source, table, columns, rows, faults)
+    skipped = faults.messages()
+    if not rows:
+        raise UserError(_nothing_left(source, table, skipped))
     return Examples(
-        tuple(rows.texts),
-        _labels(task, source, table, columns, rows, labelled),
+        tuple([row.texts[column] for row in rows] for column in range(len(columns.text))),
+        labels,
         _groups(task, table, columns, rows),
         table.origin,
-        lines,
+        np.array([row.line for row in rows], np.int32),
+        skipped,
     )
 
 
-@dataclass
-class _Rows:
-    """Columns of a table as they stand there."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a task takes of a row, as it stands there."""
 
-    texts: list[list[str]]
-    labels: list[str]
-    groups: list[str]
-    lines: list[int]
+    line: int
+    texts: tuple[str, ...]
+    label: str
+    group: str
 
 
 def _format(source: SourceConfig) -> str:
@@ -109,6 +124,8 @@ def _format(source: SourceConfig) -> str:
     if source.path.startswith("tfds:"):
         return "tfds"
     name = PurePath(source.path.lower().removesuffix(".gz"))
+    if name.suffix not in ENDINGS and os.path.isdir(source.path):
+        raise UserError(f"{source.path}: this is a directory; name a file in it")
     if name.suffix not in ENDINGS:
         raise UserError(
             f"{source.path}: the format cannot be told from the ending {name.suffix!r}; "
@@ -124,75 +141,109 @@ def _with_split(source: SourceConfig, split: str) -> SourceConfig:
     return replace(source, split=_TFDS_SPLITS[split])
 
 
-def _collect(source: SourceConfig, table: Table, columns: Columns) -> _Rows:
-    rows = _Rows([[] for _ in columns.text], [], [], [])
-    for line, values in table.rows:
-        where = f"{table.origin}:{line}"
-        label = "" if columns.label is None else _label_of(where, table, values, columns.label)
-        if columns.label is not None and label in source.ignore_labels:
-            continue
-        for texts, key in zip(rows.texts, columns.text, strict=True):
-            texts.append(_text_of(where, table, values, key))
-        rows.labels.append(label)
-        if columns.group is not None:
-            rows.groups.append(_label_of(where, table, values, columns.group))
-        rows.lines.append(line)
-    if not rows.lines:
-        ignored = " that is not ignored" if source.ignore_labels else ""
-        raise UserError(f"{table.origin}: holds no row{ignored}; expected at least one")
-    return rows
+def _picked(source: SourceConfig, table: Table, columns: Columns, line: int, values: Any) -> _Row | None:
+    """Return a row of the task, or None for one whose label is ignored."""
+    label = "" if columns.label is None else _label_of(table, line, values, columns.label)
+    if columns.label is not None and label in source.ignore_labels:
+        return None
+    texts = tuple([_text_of(table, line, values, key) for key in columns.text])
+    return _Row(line, texts, label, "" if columns.group is None else _group_of(table, line, values, columns.group))
 
 
-def _value(where: str, table: Table, values: Any, key: Key) -> Any:
+def _place(table: Table, line: int, key: Key) -> str:
+    return f"{table.origin}:{line}: column {column_title(table, key)}"
+
+
+def _nothing_left(source: SourceConfig, table: Table, skipped: tuple[str, ...]) -> str:
+    if skipped:
+        first = shortened(skipped[0].removeprefix(f"{table.origin}:"), 300)
+        return f"{table.origin}: no row is left; {len(skipped)} left out by `on_error: skip`, the first in line {first}"
+    ignored = " that is not ignored" if source.ignore_labels else ""
+    return f"{table.origin}: holds no row{ignored}; expected at least one"
+
+
+def _value(table: Table, line: int, values: Any, key: Key) -> Any:
     if table.by_name and key not in values:
         known = ", ".join(values) or "none"
-        raise UserError(f"{where}: the key {key!r} is missing; this row has {shortened(known, 200)}")
+        raise RowError(f"{table.origin}:{line}: the key {quoted(key)} is missing; this row has {shortened(known, 200)}")
     return values[key]
 
 
-def _text_of(where: str, table: Table, values: Any, key: Key) -> str:
-    value = _value(where, table, values, key)
+def _text_of(table: Table, line: int, values: Any, key: Key) -> str:
+    value = _value(table, line, values, key)
+    fault = None if isinstance(value, str) and value.isascii() and "\0" not in value else _text_fault(value)
+    if fault is not None:
+        raise RowError(f"{_place(table, line, key)} {fault}")
+    return cast(str, value)
+
+
+def _text_fault(value: Any) -> str | None:
     if not isinstance(value, str):
-        raise UserError(
-            f"{where}: column {column_title(table, key)} must be a text (in quotes), received {quoted(value)}"
-        )
-    return value
+        rule = "must be valid utf-8" if isinstance(value, bytes) else "must be a text (in quotes)"
+        return f"{rule}, received {quoted(value)}"
+    if "\0" in value:
+        return f"holds a NUL character at position {value.index(chr(0))}; text must hold none"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can name half of a pair: "\ud83d"
+        return f"holds half a surrogate pair, {quoted(value[error.start])}, at position {error.start}"
+    return None
 
 
-def _label_of(where: str, table: Table, values: Any, key: Key) -> str:
-    return raw_label(f"{where}: column {column_title(table, key)}", _value(where, table, values, key))
+def _label_of(table: Table, line: int, values: Any, key: Key) -> str:
+    return raw_label(partial(_place, table, line, key), _value(table, line, values, key))
 
 
-def _labels(
-    task: TaskSpec, source: SourceConfig, table: Table, columns: Columns, rows: _Rows, labelled: bool | None
-) -> np.ndarray | None:
-    if columns.label is None or (labelled is None and table.no_label.issuperset(rows.labels)):
-        return None
-    title = column_title(table, columns.label)
-    return parse_labels(
-        task, source.labels, rows.labels, lambda row: f"{table.origin}:{rows.lines[row]}: column {title}"
-    )
+def _group_of(table: Table, line: int, values: Any, key: Key) -> str:
+    group = _label_of(table, line, values, key)
+    if not group:
+        raise RowError(f"{_place(table, line, key)} is empty; expected the id of the row's query")
+    return group
 
 
-def _groups(task: TaskSpec, table: Table, columns: Columns, rows: _Rows) -> np.ndarray | None:
+def _labelled(
+    task: TaskSpec, source: SourceConfig, table: Table, columns: Columns, rows: list[_Row], faults: Faults
+) -> tuple[list[_Row], np.ndarray]:
+    """Return the rows whose labels can be read, and these labels."""
+    key = cast(Key, columns.label)
+
+    def parsed(line: int, row: _Row) -> tuple[_Row, float]:
+        return row, parse_label(task, source.labels, row.label, partial(_place, table, line, key))
+
+    kept, labels = [], []
+    for row, label in faults.without(each_row(((row.line, row) for row in rows), parsed)):
+        kept.append(row)
+        labels.append(label)
+    return kept, label_array(task, labels)
+
+
+def _groups(task: TaskSpec, table: Table, columns: Columns, rows: list[_Row]) -> np.ndarray | None:
     """Number the queries; the candidates of one stand together, told by `group` or by the same first text."""
     if task.type != "ranking":
         return None
-    keys = rows.texts[0] if columns.group is None else rows.groups
-    first_lines: dict[str, int] = {}
+    first: dict[str, _Row] = {}
     ids: list[int] = []
     previous = None
-    for key, line in zip(keys, rows.lines, strict=True):
-        if key != previous:
-            if key in first_lines:
-                raise UserError(
-                    f"{table.origin}:{line}: query {quoted(key)} has been there already, from line {first_lines[key]} on; the "
-                    "candidates of one query must stand together: sort the file, or map `group` to a column of query ids"
-                )
-            first_lines[key] = line
-            previous = key
-        ids.append(len(first_lines) - 1)
+    for row in rows:
+        key = row.texts[0] if columns.group is None else row.group
+        if key != previous and key in first:
+            raise UserError(
+                f"{table.origin}:{row.line}: query {quoted(key)} has been there already, from line {first[key].line} on; "
+                "the candidates of one query must stand together: sort the file, or map `group` to a column of query ids"
+            )
+        _check_one_query(table, key, first.setdefault(key, row), row)
+        previous = key
+        ids.append(len(first) - 1)
     return np.array(ids, np.int32)
+
+
+def _check_one_query(table: Table, key: str, first: _Row, row: _Row) -> None:
+    """Refuse an id that two queries share: the candidates of one have a text in common, whichever it is."""
+    if not any(mine == theirs for mine, theirs in zip(row.texts, first.texts, strict=True)):
+        raise UserError(
+            f"{table.origin}:{row.line}: group {quoted(key)} holds two queries: {quoted(row.texts[0])}, and "
+            f"{quoted(first.texts[0])} in line {first.line}; give each query an id of its own"
+        )
 
 
 def _limited(examples: Examples, task: TaskSpec) -> Examples:
@@ -204,10 +255,10 @@ def _limited(examples: Examples, task: TaskSpec) -> Examples:
     chosen = np.random.default_rng(zlib.crc32(task.name.encode())).permutation(count)[: task.max_examples]
     rows = np.flatnonzero(np.isin(items, chosen))
     groups = None if examples.groups is None else np.unique(examples.groups[rows], return_inverse=True)[1]
-    return Examples(
-        tuple([texts[row] for row in rows] for texts in examples.texts),
-        None if examples.labels is None else examples.labels[rows],
-        None if groups is None else groups.astype(np.int32),
-        examples.origin,
-        examples.lines[rows],
+    return replace(
+        examples,
+        texts=tuple([texts[row] for row in rows] for texts in examples.texts),
+        labels=None if examples.labels is None else examples.labels[rows],
+        groups=None if groups is None else groups.astype(np.int32),
+        lines=examples.lines[rows],
     )

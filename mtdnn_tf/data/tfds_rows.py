@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import re
 import urllib.error
@@ -14,7 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.lines import quoted, shortened
+from mtdnn_tf.data.lines import shortened
 from mtdnn_tf.data.rows import Table
 from mtdnn_tf.errors import UserError, unknown_name
 
@@ -26,9 +28,10 @@ _BATCH = 1024
 
 
 def read_tfds(source: SourceConfig) -> Table:
-    """Open one split of a dataset: `tfds:<builder>[:<split>]`, or `tfds:/folder/of/builder/1.0.0[:<split>]`.
+    """Open one split of a dataset: `tfds:<builder>[:<split>]`, or `tfds:/folder/of/builder[/1.0.0][:<split>]`.
 
-    Only scalar features become columns; classes are given by name, and -1 (as in GLUE's test splits) as no label.
+    Only scalar features become columns, nested ones by dotted names (`translation.en`); classes are given by name, and -1 (as
+    in GLUE's test splits) as no label. A text that is not valid UTF-8 stays bytes, so that only a task that reads it minds.
     A dataset that is not prepared yet is downloaded and prepared where there is a network.
 
     Raises:
@@ -40,9 +43,19 @@ def read_tfds(source: SourceConfig) -> Table:
         raise UserError(f"tfds:{name}: no split named; add one as in `tfds:{name}:{next(iter(builder.info.splits))}`")
     origin = f"tfds:{name}:{split}"
     dataset = _dataset(builder, origin, split)
-    scalars = [name for name, spec in dataset.element_spec.items() if _is_scalar(spec)]
-    rows = _rows(origin, builder.info.features, dataset.map(lambda row: {name: row[name] for name in scalars}))
-    return Table(origin, rows, tuple(scalars), len(scalars), by_name=True, no_label=frozenset({"", "-1", "-1.0"}))
+    specs = dict(_flat(dataset.element_spec))
+    scalars = {name: path for name, (path, spec) in specs.items() if _is_scalar(spec)}
+    features = {name: _at(builder.info.features, path) for name, path in scalars.items()}
+    rows = _rows(origin, features, dataset.map(lambda row: {name: _at(row, path) for name, path in scalars.items()}))
+    return Table(
+        origin,
+        rows,
+        tuple(scalars),
+        len(scalars),
+        by_name=True,
+        no_label=frozenset({"", "-1", "-1.0"}),
+        unreadable=frozenset(specs) - frozenset(scalars),
+    )
 
 
 def dataset_files(source: SourceConfig) -> list[str]:
@@ -81,11 +94,18 @@ def _is_folder(name: str) -> bool:
 
 def _opened_builder(folder: str) -> Any:
     try:
-        return tfds.builder_from_directory(folder)
+        return tfds.builder_from_directory(_version_folder(folder))
     except Exception as error:  # whatever a file system or a foreign feature description raises
         raise UserError(
-            f"tfds:{folder}: no prepared dataset ({_reason(error)}); name the version's folder, with dataset_info.json in it"
+            f"tfds:{folder}: no prepared dataset ({_reason(error)}); name the builder's folder, or a version's with dataset_info.json in it"
         ) from None
+
+
+def _version_folder(folder: str) -> str:
+    """Return the folder of the newest version in a builder's folder; any other folder as it is."""
+    versions = [name for name in tf.io.gfile.listdir(folder) if tfds.core.Version.is_valid(name.strip("/"))]
+    newest = max((tfds.core.Version(name.strip("/")) for name in versions), default=None)
+    return folder if newest is None else os.path.join(folder, str(newest))
 
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:
@@ -145,9 +165,12 @@ def _dataset(builder: Any, origin: str, split: str) -> tf.data.Dataset:
     try:
         # One file after the other: rows keep the order of the disk, and record numbers mean something.
         config = tfds.ReadConfig(interleave_cycle_length=1)
+        count = builder.info.splits[split].num_examples
         dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
     except Exception as error:  # split expressions are parsed here
         raise UserError(f"{origin}: {_reason(error)} Splits: {', '.join(known)}.") from None
+    if count < 1:
+        raise UserError(f"{origin}: this slice holds no row; expected at least one")
     if not isinstance(dataset.element_spec, dict):
         raise UserError(f"{origin}: its rows are not dictionaries of features; only such datasets can be read")
     return dataset
@@ -157,7 +180,20 @@ def _is_scalar(spec: Any) -> bool:
     return isinstance(spec, tf.TensorSpec) and spec.shape.rank == 0
 
 
-def _rows(origin: str, features: Any, dataset: tf.data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+def _flat(spec: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
+    """Yield (dotted name, (path, spec)) of every feature, those that hold others too."""
+    if path:
+        yield ".".join(path), (path, spec)
+    if isinstance(spec, dict):
+        for name, inner in spec.items():
+            yield from _flat(inner, (*path, name))
+
+
+def _at(nested: Any, path: tuple[str, ...]) -> Any:
+    return functools.reduce(operator.getitem, path, nested)
+
+
+def _rows(origin: str, features: dict[str, Any], dataset: tf.data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
     record = 0
     batches = dataset.batch(_BATCH).as_numpy_iterator()
     while True:
@@ -172,25 +208,21 @@ def _rows(origin: str, features: Any, dataset: tf.data.Dataset) -> Iterator[tupl
         columns = {name: _readable(features[name], values) for name, values in batch.items()}
         for values in zip(*columns.values(), strict=True):
             record += 1
-            yield record, _decoded(f"{origin}:{record}", dict(zip(columns, values, strict=True)))
+            yield record, dict(zip(columns, values, strict=True))
 
 
 def _readable(feature: Any, values: np.ndarray) -> list[Any]:
     if isinstance(feature, tfds.features.ClassLabel):
-        return ["-1" if value < 0 else feature.int2str(value) for value in values]
-    return list(values)
+        known = range(feature.num_classes or 0)
+        return [feature.int2str(value) if value in known else str(value) for value in values]
+    return [_decoded(value) if isinstance(value, bytes) else value for value in values]
 
 
-def _decoded(where: str, row: dict[str, Any]) -> dict[str, Any]:
-    for name, value in row.items():
-        if isinstance(value, bytes):
-            try:
-                row[name] = value.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{where}: feature {name!r} is not valid utf-8 at byte offset {error.start} ({quoted(value)})"
-                ) from None
-    return row
+def _decoded(value: bytes) -> str | bytes:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def _reason(error: BaseException) -> str:

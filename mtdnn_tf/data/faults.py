@@ -1,0 +1,68 @@
+"""Rows that cannot be read, as values among the good ones: the first is raised, or all are left out and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from mtdnn_tf.errors import UserError
+
+Received = TypeVar("Received")
+Made = TypeVar("Made")
+
+
+class RowError(UserError):
+    """One row is at fault; those after it can still be read.
+
+    Readers yield it in the place of the row. What spoils the whole source (a cut-off file, a bad header) is raised as a
+    plain UserError.
+    """
+
+
+class LineError(RowError):
+    """A line with bytes or characters that no text may hold; `line` is it with replacement characters."""
+
+    def __init__(self, message: str, line: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def each_row(
+    records: Iterable[tuple[int, Received | RowError]], make: Callable[[int, Received], Made]
+) -> Iterator[tuple[int, Made | RowError]]:
+    """Yield (line, `make(line, record)`), or the fault that came in the place of the record or that `make` raised."""
+    for line, record in records:
+        if isinstance(record, RowError):
+            yield line, record
+            continue
+        try:
+            made: Made | RowError = make(line, record)
+        except RowError as error:
+            made = error
+        yield line, made
+
+
+class Faults:
+    """What `on_error` says: `raise` the first fault, or `skip` the row and keep the message."""
+
+    def __init__(self, on_error: str) -> None:
+        self._skip = on_error == "skip"
+        self._skipped: list[tuple[int, str]] = []
+
+    def without(self, records: Iterable[tuple[int, Received | RowError]]) -> Iterator[Received]:
+        """Yield the good records.
+
+        Raises:
+            RowError: the first fault, unless faults are skipped.
+        """
+        for line, record in records:
+            if not isinstance(record, RowError):
+                yield record
+            elif self._skip:
+                self._skipped.append((line, str(record)))
+            else:
+                raise record
+
+    def messages(self) -> tuple[str, ...]:
+        """Return one line for each row left out, in the order of the source."""
+        return tuple(message for _, message in sorted(self._skipped, key=lambda item: item[0]))
