@@ -30,7 +30,15 @@ from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
-_RUN_FILES = ("config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md")
+_RUN_FILES = (
+    "config.yaml",
+    "tasks.yaml",
+    "metrics.jsonl",
+    "scores.json",
+    "report.html",
+    "MODEL_CARD.md",
+    "skipped_rows.txt",
+)
 _RUN_FOLDERS = ("checkpoints", "best", "logs", "predictions")
 
 
@@ -129,6 +137,7 @@ def run_experiment(
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
     prepare_directory(config, model_dir, fresh)
     write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
+    _tell_skipped(model_dir / "skipped_rows.txt", mixture, scorer)
     run = Run(model, tasks, encoder, config, model_dir)
 
     started = time.perf_counter()
@@ -141,6 +150,18 @@ def run_experiment(
     write_report(run, mixture, scores, command=command)
     write_model_card(run, mixture, scores, command=command)
     return Outcome(run, scores, mixture, seconds)
+
+
+def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
+    """Say how many rows were dropped on purpose (`on_error: skip`), and list them in a file."""
+    splits = [(f"{name}.train", split) for name, split in mixture.tokenized.items()]
+    splits += [(f"{task.name}.{scorer.split}", split) for task, split in scorer.splits]
+    lines = [f"{name}\t{message}" for name, split in splits for message in split.skipped]
+    path.unlink(missing_ok=True)
+    if lines:
+        write_text_atomically(path, "\n".join(lines) + "\n")
+        counts = ", ".join(f"{name} {len(split.skipped)}" for name, split in splits if split.skipped)
+        print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
 def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:

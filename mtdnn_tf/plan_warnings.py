@@ -65,6 +65,12 @@ def find_warnings(tasks: Sequence[TaskSpec], inspections: Inspections, shares: M
     ]
 
 
+def _skipped(view: View) -> Messages:
+    for split, inspection in view.splits.items():
+        if inspection.skipped:
+            yield split, f"on_error: skip leaves out {len(inspection.skipped)} rows, the first: {inspection.skipped[0]}"
+
+
 def _no_dev(view: View) -> Messages:
     if view.task.head_of is None and "dev" not in view.splits:
         yield (
@@ -196,6 +202,7 @@ CHECKS: dict[str, Check] = {
     "truncation": _cut,
     "majority": _majority,
     "no_positive": _no_positive,
+    "skipped": _skipped,
     "no_dev": _no_dev,
     "rare_task": _rare_task,
 }

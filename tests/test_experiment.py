@@ -157,6 +157,20 @@ def test_bad_data_is_found_before_the_directory_is_made(experiment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_left_out_on_purpose_are_counted_and_listed(experiment, tmp_path, capsys):
+    with (experiment.parent / "mood.tsv").open("a", encoding="utf-8") as file:
+        file.write("a fine day\tsplendid\nno label\n")
+    skip = [f"tasks.mood.{split}.on_error=skip" for split in ("train", "dev")]
+    outcome = run_experiment(mtdnn.load_config(experiment, ["training.epochs=1", *skip]), tmp_path / "run", verbose=0)
+    assert outcome.mixture.example_counts["mood"] == 12
+    assert "rows left out because of on_error: skip: mood.train 2, mood.dev 2" in capsys.readouterr().out
+    listed = (tmp_path / "run" / "skipped_rows.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["mood.train"] * 2 + ["mood.dev"] * 2
+    assert "mood.tsv:14" in listed[0]
+    assert "splendid" in listed[0]
+    assert "mood.tsv:15" in listed[1]
+
+
 @pytest.mark.parametrize(
     "override", ["runtime.strategy=mirrored", "runtime.strategy=tpu", "runtime.precision=mixed_float16"]
 )

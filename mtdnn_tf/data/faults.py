@@ -42,6 +42,18 @@ def each_row(
         yield line, made
 
 
+def all_good(records: Iterable[tuple[int, Received | RowError]]) -> Iterator[tuple[int, Received]]:
+    """Yield (line, record) for each of them.
+
+    Raises:
+        RowError: the first fault.
+    """
+    for line, record in records:
+        if isinstance(record, RowError):
+            raise record
+        yield line, record
+
+
 class Faults:
     """What `on_error` says: `raise` the first fault, or `skip` the row and keep the message."""
 

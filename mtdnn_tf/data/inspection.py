@@ -30,6 +30,7 @@ class Inspection:
     balance: dict[str, Any] | None  # see `label_balance`; None: unlabelled
     empty_rows: np.ndarray  # [count] int64: indices of rows with a text of nothing but white space
     fingerprints: Fingerprints
+    skipped: tuple[str, ...] = ()  # a line for each row that `on_error: skip` leaves out
 
     @property
     def rows_cut(self) -> float:
@@ -55,8 +56,8 @@ def inspect_examples(
         max_length=max_length,
         labels=examples.labels,
         balance=label_balance(examples, task),
-        empty_rows=np.flatnonzero([not all(map(str.strip, texts)) for texts in zip(*examples.texts, strict=True)]),
         fingerprints=fingerprints(examples),
+        skipped=examples.skipped,
     )
 
 

@@ -59,6 +59,7 @@ class SplitScorer:
             UserError: no task has this split with labels, or one of its files is bad.
         """
         self._predictor = Predictor(model, data)
+        self.split = split
         self.splits: list[tuple[TaskSpec, TokenizedTask]] = []
         self.logits: dict[str, np.ndarray] = {}  # by task, of the latest call
         self.scores: dict[str, Any] | None = None  # of the latest call

@@ -11,6 +11,7 @@ from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Key
+from mtdnn_tf.data.faults import all_good
 from mtdnn_tf.data.labels import raw_label
 from mtdnn_tf.data.lines import read_lines
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
@@ -156,14 +157,14 @@ def _vote(cell: str, others: list[str]) -> int:
 
 
 def _records(path: str, form: str, encoding: str) -> list[tuple[int, list[str]]]:
-    return list(FORMATS[form](SourceConfig(path, header=False, encoding=encoding)).rows)
+    return list(all_good(FORMATS[form](SourceConfig(path, header=False, encoding=encoding)).rows))
 
 
 def _with_other_separator(
     path: str, form: str, encoding: str, records: list[tuple[int, list[str]]]
 ) -> tuple[str, list[tuple[int, list[str]]], tuple[str, ...]]:
     """Return a file of one column read by the other separator, where that gives several columns in every row."""
-    first = next(line for _, line in read_lines(path, encoding))
+    _, first = next(all_good(read_lines(path, encoding)))
     other, separator = _OTHER[form]
     if separator in first:
         try:
@@ -180,7 +181,7 @@ def _with_other_separator(
 
 def _objects(path: str, encoding: str) -> FileTable:
     table = read_jsonl(SourceConfig(path, encoding=encoding))
-    records = list(table.rows)
+    records = list(all_good(table.rows))
     found = (_object_column(key, [row for _, row in records]) for key in table.names or ())
     columns = tuple(column for column in found if column is not None)
     if len(columns) < 2:
@@ -192,5 +193,5 @@ def _object_column(key: str, rows: Sequence[dict[str, Any]]) -> Column | None:
     """Return the values of a key, or None where a row lacks it or has a list or an object there."""
     if any(key not in row or isinstance(row[key], list | dict) for row in rows):
         return None
-    values = [row[key] if isinstance(row[key], str) else raw_label(key, row[key]) for row in rows]
+    values = [row[key] if isinstance(row[key], str) else raw_label(lambda: key, row[key]) for row in rows]
     return Column(key, values, is_text=all(isinstance(row[key], str) for row in rows))
