@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.canonical import canonical_table, with_groups
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.labels import parse_labels, raw_label
 from mtdnn_tf.data.lines import quoted, shortened
+from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, split_path
 from mtdnn_tf.errors import UserError, unknown_name
@@ -39,6 +41,7 @@ class Examples:
     groups: np.ndarray | None  # ranking: [N] int32, index of the query, non-decreasing from 0
     origin: str  # path, for messages
     lines: np.ndarray  # [N] int32: 1-based line in the file (tensorflow-datasets: record)
+    tokens: Tokens | None = None  # where the source holds token ids instead of texts; `texts` are empty strings then
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -78,7 +81,40 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     Raises:
         UserError: one line with file and line, the rule, what was received, and what would be right.
     """
-    table = FORMATS[_format(source)](source)
+    reader = READERS.get(_format(source), _read_table)
+    return reader(task, source, labelled)
+
+
+def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    return _examples_of(FORMATS[_format(source)](source), task, source, labelled)
+
+
+def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    return _examples_of(canonical_table(task, source), task, with_groups(task, source), labelled)
+
+
+def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    rows = list(read_token_rows(task, source))
+    lines = np.array([row.line for row in rows], np.int32)
+    labels = None
+    if labelled or (labelled is None and any(row.label for row in rows)):
+        names = {**class_names(task), **source.labels}
+        raw = [row.label for row in rows]
+        labels = parse_labels(task, names, raw, lambda row: f"{source.path}:{lines[row]}: label")
+    groups = np.unique(lines, return_inverse=True)[1].astype(np.int32) if task.type == "ranking" else None
+    first_lengths = np.array([row.first_length for row in rows], np.int32)
+    tokens = Tokens([row.ids for row in rows], first_lengths, source.path, lines)
+    return Examples(tuple([""] * len(rows) for _ in task.text), labels, groups, source.path, lines, tokens)
+
+
+# Formats whose rows need the task to be understood: those of the original MT-DNN program.
+READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = {
+    "canonical": _read_canonical,
+    "preprocessed": _read_preprocessed,
+}
+
+
+def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     columns = find_columns(task, source, table, labelled)
     rows = _collect(source, table, columns)
     lines = np.array(rows.lines, np.int32)
@@ -103,8 +139,8 @@ class _Rows:
 
 def _format(source: SourceConfig) -> str:
     if source.format != "auto":
-        if source.format not in FORMATS:
-            raise UserError(unknown_name(f"{source.path}: format", "format", source.format, FORMATS))
+        if source.format not in {**FORMATS, **READERS}:
+            raise UserError(unknown_name(f"{source.path}: format", "format", source.format, {**FORMATS, **READERS}))
         return source.format
     if source.path.startswith("tfds:"):
         return "tfds"
@@ -210,4 +246,5 @@ def _limited(examples: Examples, task: TaskSpec) -> Examples:
         None if groups is None else groups.astype(np.int32),
         examples.origin,
         examples.lines[rows],
+        None if examples.tokens is None else examples.tokens.only(rows),
     )
