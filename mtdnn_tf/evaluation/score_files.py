@@ -45,7 +45,9 @@ def write_score_files(folder: str | Path, scorer: SplitScorer, split: str, epoch
             "metrics": {
                 _METRICS.get(name, name): 100 * value for name, value in (scorer.scores or {})[task.name].items()
             },
-            **{"predictions": outcome[0], "uids": _uids(task, split), "scores": outcome[1]},
+            "predictions": outcome[0],
+            "uids": _uids(task, split),
+            "scores": outcome[1],
         }
         path = folder / f"{task.name}_{split}_scores_{epoch}.json"
         write_text_atomically(path, json.dumps(content) + "\n")
