@@ -129,7 +129,7 @@ def test_what_the_file_says_under_tasks_comes_on_top_and_the_dump_holds_tasks_on
 
 
 def test_data_sets_of_one_definition(tmp_path):
-    data = {name: "0\t1\ta text\n" for name in ("cola_001_train", "cola_train")}
+    data = dict.fromkeys(("cola_001_train", "cola_train"), "0\t1\ta text\n")
     entry = "task_files: [{path: glue_task_def.yml, data: canonical, datasets: [cola, cola_001]}]\n"
     tasks = _tasks(_write(tmp_path, entry, data=data))
     assert list(tasks) == ["cola", "cola_001"]
