@@ -21,7 +21,8 @@ _TASK_FILES = flags.DEFINE_multi_string(
     "task_file",
     [],
     "A task-definition file of the original MT-DNN program and the folder of its data, as in "
-    "--task_file=glue_task_def.yml:canonical_data; may be repeated, and stand without --config.",
+    "--task_file=glue_task_def.yml:canonical_data (all it defines) or glue_task_def.yml:canonical_data:mnli,rte; may be repeated, "
+    "and stand without --config.",
 )
 _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
 MODEL_DIR = flags.DEFINE_string(

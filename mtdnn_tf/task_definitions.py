@@ -34,7 +34,7 @@ _LOSSES = (
 )
 _METRICS = (
     *("ACC", "F1", "MCC", "Pearson", "Spearman", "AUC", "SeqEval", "SeqEvalList", "EmF1", "EmF12"),
-    *("F1MAC", "F1MIC", "CMAT"),
+    *("F1MAC", "F1MIC", "CMAT", "NERACC"),
 )
 # Where raw data lie, and what later versions of that program do not look at either.
 _WITHOUT_EFFECT = ("encoder_type", "actf", "task_name", "data_source_dir", "data_process_opts")
@@ -131,7 +131,7 @@ def as_task(name: str, definition: Definition, node: Node) -> tuple[dict[str, An
     meaning = _meaning(name, definition, node)
     text = TEXT_COLUMNS[definition.data_format]
     task: dict[str, Any] = {"type": meaning.type, "text": list(text)}
-    notes = [f"{key} ({name})" for key in ("kd_loss", "adv_loss") if getattr(definition, key)]
+    notes = [key for key in ("kd_loss", "adv_loss") if getattr(definition, key)]
     if meaning.type == "classification":
         labels, note = _labels(name, definition, node)
         task["labels"] = labels
@@ -188,7 +188,7 @@ def _labels(name: str, definition: Definition, node: Node) -> tuple[list[str], l
     if not labels:
         return [str(number) for number in range(definition.n_class or 0)], []
     differs = definition.n_class not in (None, len(labels))
-    return labels, [f"n_class: {definition.n_class} ({name} has {len(labels)} labels)"] if differs else []
+    return labels, [f"n_class: {definition.n_class}, as there are {len(labels)} labels"] if differs else []
 
 
 def _metrics(
@@ -204,4 +204,4 @@ def _metrics(
     if left_out and not kept:
         where = f"{_origin(node, 'metric_meta')}: {name}.metric_meta"
         raise UserError(unknown_name(where, "metric for this task", left_out[0], meaning.metrics))
-    return [meaning.metrics[metric] for metric in kept], [f"metric {metric} ({name})" for metric in left_out]
+    return [meaning.metrics[metric] for metric in kept], [f"metric {metric}" for metric in left_out]

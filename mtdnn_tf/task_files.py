@@ -74,19 +74,23 @@ def _as_layer(tasks: dict[str, Node], written: Branch) -> Branch:
 
 
 def layer_of_flags(values: Sequence[str]) -> Branch:
-    """Return the layer that `--task_file=<path>:<data folder>` flags describe; paths start from the current directory.
+    """Return the layer that `--task_file=<path>:<data folder>[:<data set>,...]` flags describe.
+
+    Paths start from the current directory.
 
     Raises:
-        UserError: a value has no folder.
+        UserError: a value is not of this form.
     """
     items = []
     for value in values:
-        path, colon, folder = value.partition(":")
-        if not (path and colon and folder):
+        path, *rest = value.split(":")
+        if not (1 <= len(rest) <= 2 and path and all(rest)):
             raise UserError(
-                f"--task_file={value}: must be a file and its data folder, as in glue_task_def.yml:canonical_data"
+                f"--task_file={value}: must be a file and its data folder, as in glue_task_def.yml:canonical_data, and data sets "
+                "if not all are wanted: glue_task_def.yml:canonical_data:mnli,rte"
             )
-        items.append({"path": path, "data": folder})
+        datasets = {"datasets": rest[1].split(",")} if len(rest) == 2 else {}
+        items.append({"path": path, "data": rest[0], **datasets})
     layer = tree_of({"task_files": items}, Origin("--task_file", Path.cwd()))
     assert isinstance(layer, Branch)
     return layer
@@ -98,12 +102,13 @@ def _tasks_of(entry: TaskFile, node: Node) -> dict[str, Node]:
     if not folder.is_dir():
         raise UserError(f"{node.origin}: task_files: {folder}: there is no such folder")
     tasks: dict[str, Node] = {}
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {}  # what has no effect -> in which tasks
     for wanted in entry.datasets or definitions:
         base = _definition_of(wanted, definitions, f"{node.origin}: task_files: {path}")
         definition = build_definition(base, definitions[base])
         plain, ignored = as_task(base, definition, definitions[base])
-        notes += [note for note in ignored if note not in notes]
+        for note in ignored:
+            notes.setdefault(note, []).append(wanted)
         for data_set in _data_sets(wanted, base, definition, definitions[base]):
             sources = _sources(entry, folder, data_set, definition)
             if not sources and data_set.head_of is None:
@@ -118,7 +123,8 @@ def _tasks_of(entry: TaskFile, node: Node) -> dict[str, Node]:
                 lender = {} if data_set.head_of is None else {"head_of": task_name(data_set.head_of)}
                 tasks[name] = tree_of(plain | lender | sources, definitions[base].origin)
     if notes:
-        logging.warning("%s: without effect here: %s", path, "; ".join(notes))
+        parts = "; ".join(f"{note} ({', '.join(names)})" for note, names in notes.items())
+        logging.warning("%s: without effect here: %s", path, parts)
     return tasks
 
 

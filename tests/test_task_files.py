@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from mtdnn_tf import cli
 from mtdnn_tf.config import dump_config, load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.task_definitions import LOSSES, MEANINGS, TEXT_COLUMNS
@@ -255,6 +259,22 @@ def test_a_task_that_is_not_supported_can_be_left_out(tmp_path):
     entry = "task_files: [{path: glue_task_def.yml, data: canonical, datasets: [cola]}]\n"
     definition = f"cola:\n{PLAIN}{TAGGING.format('Seqence', 'SeqenceLabeling')}"
     assert list(load_config(_write(tmp_path, entry, definition)).tasks) == ["cola"]
+    flag = f"{tmp_path}/glue_task_def.yml:{tmp_path}/canonical"
+    assert list(load_config(None, (), [f"{flag}:cola"]).tasks) == ["cola"]
+    with pytest.raises(UserError, match="ner: tasks of the type"):
+        load_config(None, (), [flag])
+
+
+def test_flags_stand_without_configuration(tmp_path):
+    _write(tmp_path)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    task_files = [f"{tmp_path}/glue_task_def.yml:{tmp_path}/canonical:cola,mnli"]
+    with flagsaver.flagsaver(task_file=task_files, set=["tasks.mnli.dropout=0.4"], tasks=["mnli"]):
+        config = cli.config_from_flags()
+        assert cli.model_dir_from_flags() == Path("runs/glue_task_def")
+    assert list(config.tasks) == ["mnli"]
+    assert config.tasks["mnli"].dropout == 0.4
 
 
 def test_a_flag_needs_a_folder():
