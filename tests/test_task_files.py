@@ -168,6 +168,15 @@ def test_what_would_change_training_there_is_one_warning(tmp_path, caplog):
     assert "without effect here: kd_loss (cola); adv_loss (cola)" in caplog.text
 
 
+def test_slips_of_published_files_are_noted(tmp_path, caplog):
+    definition = f"cb:\n{PLAIN}  labels: [c, n, e]\n  metric_meta: [F1, ACC]\n"
+    path = _write(tmp_path, definition=definition, data={"cb_train": "0\tc\ta\n"})
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        tasks = _tasks(path)
+    assert (tasks["cb"].labels, tasks["cb"].metrics) == (("c", "n", "e"), ("accuracy",))
+    assert "n_class: 2, as there are 3 labels (cb); metric F1 (cb)" in caplog.text
+
+
 def test_files_of_the_old_kind_without_classes_or_metrics(tmp_path):
     definition = "rte:\n  data_format: PremiseAndOneHypothesis\n  labels: [n, 1]\n  task_type: Classification"
     tasks = _tasks(_write(tmp_path, definition=definition, data={"rte_train": "0\t1\ta\tb\n"}))

@@ -19,6 +19,10 @@ from mtdnn_tf.tasks import TaskSpec
 class Row(Protocol):
     """A line of one layout."""
 
+    @property
+    def uid(self) -> str:
+        """The row's id, any text."""
+
     @classmethod
     def parse(cls, fields: list[str], where: str) -> Self:
         """Return the row that a line's fields make; `where` is file and line, for messages."""
@@ -100,6 +104,12 @@ class Candidates:
 
     def fields(self) -> list[str]:
         """Return uid, row ids if there are any, labels, premise and hypotheses."""
+        count = len(self.hypotheses)
+        if count < 2 or len(self.labels) != count or len(self.ruids) not in (0, count):
+            raise UserError(
+                f"uid {self.uid}: there must be two or more hypotheses with a label for each, and a row id for each or none; "
+                f"received {count} hypotheses, {len(self.labels)} labels, {len(self.ruids)} row ids"
+            )
         for item in (*self.ruids, *self.labels):
             if "," in item or not item:
                 raise UserError(
@@ -173,8 +183,6 @@ def write_canonical(path: str | Path, rows: Iterable[Row]) -> None:
                 raise UserError(
                     f"{path}:{number}: a field must hold no tab, line break or NUL, received {quoted(field)}; replace it by a space"
                 )
-        if not any(fields):
-            raise UserError(f"{path}:{number}: a row must not be empty")
         lines.append("\t".join(fields) + "\n")
     write_text_atomically(path, "".join(lines))
 
@@ -237,4 +245,4 @@ def _strings(where: str, field: str) -> tuple[str, ...]:
 
 def canonical_uids(task: TaskSpec, source: SourceConfig) -> dict[int, str]:
     """Return the uid of each line of a task's canonical file."""
-    return {line: row.fields()[0] for line, row in read_canonical(source.path, layout_of(task), source.encoding)}
+    return {line: row.uid for line, row in read_canonical(source.path, layout_of(task), source.encoding)}

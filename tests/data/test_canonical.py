@@ -146,11 +146,21 @@ def test_a_bad_source_is_told_with_its_place(tmp_path, case):
         _read(_write(tmp_path / "x.tsv", content), task)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [Premise("0", "1", "a\tb"), Premise("0", "1", "a\nb"), Pair("0", "1", "a", "b\r"), Candidates("0", (), ("a,b", "c"), "", ("", ""))],
-)  # fmt: skip
-def test_what_the_format_cannot_hold_is_not_written(tmp_path, row):
-    with pytest.raises(UserError, match=r"received '"):
+UNWRITABLE = {
+    "tab": (Premise("0", "1", "a\tb"), r"x\.tsv:1: a field must hold no tab.*received 'a\\tb'"),
+    "line break": (Premise("0", "1", "a\nb"), r"x\.tsv:1: a field must hold no tab, line break"),
+    "carriage return": (Pair("0", "1", "a", "b\r"), r"x\.tsv:1: a field must hold no tab, line break"),
+    "comma": (Candidates("0", (), ("a,b", "c"), "", ("", "")), r"uid 0: a row id or label .*'a,b'"),
+    "one candidate": (Candidates("0", (), ("1",), "p", ("h",)), r"received 1 hypotheses, 1 labels, 0 row ids"),
+    "labels": (Candidates("0", (), ("1",), "p", ("h", "g")), r"received 2 hypotheses, 1 labels"),
+    "row ids": (Candidates("0", ("1",), ("1", "0"), "p", ("h", "g")), r"2 labels, 1 row ids"),
+}
+
+
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_what_the_format_cannot_hold_is_not_written(tmp_path, case):
+    row, expected = UNWRITABLE[case]
+    with pytest.raises(UserError, match=expected) as raised:
         write_canonical(tmp_path / "x.tsv", [row])
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "x.tsv").exists()

@@ -63,7 +63,7 @@ TWO = {
     "pick_dev": "5\t1,2\t1,0\twho?\tthe baker\tat noon\n6\t1,2,3\t0,1,0\twhen?\tthe baker\tat noon\thome\n",
 }
 SETTINGS = [
-    f"encoder.source={TINY}",
+    f"encoder.source={TINY.replace('layers=2', 'layers=1')}",
     "data.max_length=32",
     "data.batch_size=2",
     "training.epochs=1",
