@@ -169,11 +169,12 @@ def test_what_would_change_training_there_is_one_warning(tmp_path, caplog):
 
 
 def test_slips_of_published_files_are_noted(tmp_path, caplog):
-    definition = f"cb:\n{PLAIN}  labels: [c, n, e]\n  metric_meta: [F1, ACC]\n"
+    definition = f"cb:\n{PLAIN}  labels: [c, n, e]\n  metric_meta: [F1, ACC]\n  enable_san: true\n"
     path = _write(tmp_path, definition=definition, data={"cb_train": "0\tc\ta\n"})
     with caplog.at_level(logging.WARNING, logger="absl"):
         tasks = _tasks(path)
     assert (tasks["cb"].labels, tasks["cb"].metrics) == (("c", "n", "e"), ("accuracy",))
+    assert tasks["cb"].head == "linear"  # SAN reads two texts
     assert "n_class: 2, as there are 3 labels (cb); metric F1 (cb)" in caplog.text
 
 

@@ -113,7 +113,7 @@ BAD_LINES = {
     "too many": ("PremiseAndOneHypothesis", "0\t1\ta\tb\tc\n", r"x\.tsv:1: 5 columns, expected 4.*a tab in a text"),
     "one candidate": ("PremiseAndMultiHypothesis", "0\t1\t1\tp\th\n", r"x\.tsv:1: 5 columns, the second of 1 item"),
     "labels": ("PremiseAndMultiHypothesis", "0\t1,2\t1\tp\th\tg\n", r"x\.tsv:1: 1 label\(s\) for 2 hypotheses"),
-    "code": ("Seqence", "0\t__import__('os').getcwd()\t['a']\n", rf"x\.tsv:1: tags: {TAG}.*__import__"),
+    "code": ("Seqence", "0\t[str(1)]\t['a']\n", rf"x\.tsv:1: tags: {TAG}.*str"),
     "no list": ("Seqence", "0\t['O']\t'a'\n", rf"x\.tsv:1: words: {TAG}"),
     "numbers": ("Seqence", "0\t[1]\t['a']\n", rf"x\.tsv:1: tags: {TAG}"),
     "half a list": ("Seqence", "0\t['O'\t['a']\n", rf"x\.tsv:1: tags: {TAG}"),
