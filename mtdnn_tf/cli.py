@@ -19,6 +19,13 @@ Item = TypeVar("Item")
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
+_TASK_FILES = flags.DEFINE_multi_string(
+    "task_file",
+    [],
+    "A task-definition file of the original MT-DNN program and the folder of its data, as in "
+    "--task_file=glue_task_def.yml:canonical_data (all it defines) or glue_task_def.yml:canonical_data:mnli,rte; may be repeated, "
+    "and stand without --config.",
+)
 _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
 MODEL_DIR = flags.DEFINE_string(
     "model_dir", None, "The run directory. Default for training: runs/<name of the config file>."
@@ -37,9 +44,9 @@ def config_from_flags() -> ExperimentConfig:
     """Return the configuration that --config, --set and the dedicated flags describe.
 
     Raises:
-        UserError: there is no --config, or it is bad.
+        UserError: there is neither --config nor --task_file, or one is bad.
     """
-    if _CONFIG.value is None:
+    if _CONFIG.value is None and not _TASK_FILES.value:
         raise UserError("--config is missing: name a YAML file, as in --config=configs/quickstart/quickstart.yaml")
     dedicated = {
         "runtime.strategy": _STRATEGY.value,
@@ -48,7 +55,7 @@ def config_from_flags() -> ExperimentConfig:
         "runtime.deterministic": _DETERMINISTIC.value,
     }
     overrides = [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
-    config = load_config(_CONFIG.value, overrides)
+    config = load_config(_CONFIG.value, overrides, _TASK_FILES.value)
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
 
 
@@ -72,7 +79,7 @@ def _selected(by_task: Mapping[str, Item], names: Sequence[str]) -> dict[str, It
 
 
 def model_dir_from_flags() -> Path:
-    """Return --model_dir, or runs/<name of the config file>.
+    """Return --model_dir, or runs/<name of the config file, or else of the first task file>.
 
     Raises:
         UserError: neither flag is there.
@@ -81,6 +88,8 @@ def model_dir_from_flags() -> Path:
         return Path(MODEL_DIR.value)
     if _CONFIG.value:
         return Path("runs") / Path(_CONFIG.value).stem
+    if _TASK_FILES.value:
+        return Path("runs") / Path(_TASK_FILES.value[0].partition(":")[0]).stem
     raise UserError("--model_dir is missing: name a run directory, as in --model_dir=runs/quickstart")
 
 

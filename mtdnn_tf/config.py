@@ -26,6 +26,7 @@ from mtdnn_tf.config_build import (
 from mtdnn_tf.config_paths import children_of, make_paths_absolute, spell_out_sources
 from mtdnn_tf.config_tree import Branch, Node, dump_yaml, expand_environment, file_layers, merge, parse_override
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.task_files import expand_task_files, layer_of_flags
 
 Name = Annotated[str, not_empty()]
 Names = Annotated[tuple[Name, ...], not_empty()]
@@ -47,7 +48,7 @@ class SourceConfig:
     """
 
     path: Name
-    format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds
+    format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program)
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
     header: bool | None = None  # tsv and csv; None: as the ready-made task says, else true
@@ -199,8 +200,10 @@ class ExperimentConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read an experiment: dataclass defaults < included files in order < the file < overrides from left to right.
+def load_config(
+    path: str | Path | None, overrides: Sequence[str] = (), task_files: Sequence[str] = ()
+) -> ExperimentConfig:
+    """Read an experiment: defaults < `task_files` < included files in order < the file < overrides from left to right.
 
     Mappings are merged key by key, anything else is replaced. A source may be written as its path alone. `${NAME}` and
     `${NAME:-default}` stand for environment variables. All paths come out absolute: those of sources start from `data.root`
@@ -208,14 +211,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     Whether files exist is left to those who open them.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; None: only what `task_files` define.
         overrides: dotted keys with YAML values, as in "tasks.rte.dropout=0.3".
+        task_files: definitions of the original program with their data, as in "glue_task_def.yml:canonical_data".
 
     Raises:
         UserError: in one line the file, line and key, the rule and what came: bad YAML, a key that is unknown, missing or
             there twice, a wrong type or value, an unset environment variable.
     """
-    layers: list[Node] = [spell_out_sources(layer) for layer in file_layers(path)]
+    found = [*([layer_of_flags(task_files)] if task_files else []), *(file_layers(path) if path is not None else [])]
+    layers: list[Node] = [expand_task_files(spell_out_sources(layer)) for layer in found]
     written = reduce(merge, layers)
     changes: list[Branch] = [spell_out_sources(parse_override(text)) for text in overrides]
     for change in changes:

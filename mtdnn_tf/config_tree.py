@@ -79,13 +79,15 @@ _Dumper.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 _Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(f"{_TAG}seq", items, flow_style=True))
 
 
-def parse_yaml(text: str, name: str, folder: Path, *, numbered: bool = True) -> Node:
+def parse_yaml(text: str, name: str, folder: Path, *, numbered: bool = True, last_wins: bool = False) -> Node:
     """Read one YAML document.
 
     Args:
         text: the document.
         name: what messages call it; the line is added unless `numbered` is false.
         folder: absolute; where relative paths in it start.
+        numbered: whether messages have lines.
+        last_wins: of a key that is there twice, take the last; otherwise that is an error.
 
     Raises:
         UserError: it is no valid YAML, holds a key twice, or a tag that is not plain data.
@@ -93,7 +95,7 @@ def parse_yaml(text: str, name: str, folder: Path, *, numbered: bool = True) -> 
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        return _Reader(name, folder, numbered).node(root) if root else Leaf(None, Origin(name, folder))
+        return _Reader(name, folder, numbered, last_wins).node(root) if root else Leaf(None, Origin(name, folder))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark and numbered else ""
         raise UserError(f"{name}{line}: not valid YAML: {error.problem}") from None
@@ -107,6 +109,7 @@ class _Reader:
     name: str
     folder: Path
     numbered: bool
+    last_wins: bool
 
     def node(self, node: yaml.Node) -> Node:
         if node.tag not in (*_SCALARS, f"{_TAG}map", f"{_TAG}seq"):
@@ -132,7 +135,7 @@ class _Reader:
                 raise UserError(f"{self._origin(key)}: a key must be a text, received a list or a mapping")
             if len(key.value.splitlines()) > 1:
                 raise UserError(f"{self._origin(key)}: a key must be in one line, received {key.value!r}")
-            if key.value in lines:
+            if key.value in lines and not self.last_wins:
                 first = f"; the first is in line {lines[key.value]}" if self.numbered else ""
                 raise UserError(f"{self._origin(key)}: duplicate key {key.value!r}{first}")
             lines[key.value] = key.start_mark.line + 1
@@ -189,7 +192,7 @@ def file_layers(path: str | Path, including: tuple[Path, ...] = (), said_in: str
     if real in including:
         chain = " -> ".join(file.name for file in (*including[including.index(real) :], real))
         raise UserError(f"{said_in}include: a file must not include itself: {chain}")
-    body = parse_yaml(_read(path, said_in), str(path), real.parent)
+    body = parse_yaml(read_text(path, said_in), str(path), real.parent)
     if not isinstance(body, Branch):
         raise UserError(f"{path}: a configuration must be a mapping of sections such as tasks and training")
     children = dict(body.children)
@@ -205,7 +208,12 @@ def _shown(folder: Path, item: Leaf) -> Path:
     return Path(os.path.normpath(folder / Path(item.value).expanduser()))
 
 
-def _read(path: Path, said_in: str) -> str:
+def read_text(path: Path, said_in: str = "") -> str:
+    """Return a UTF-8 file as text; `said_in` begins the messages.
+
+    Raises:
+        UserError: it is not there, can't be read, or is no UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -9,6 +9,10 @@ from mtdnn_tf import cli
 _SPLIT = flags.DEFINE_enum("split", "dev", ["train", "dev", "test"], "The split to score on.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where the scores go as JSON. Default: <model_dir>/scores_<split>.json.")
 
+_SCORE_FILES = flags.DEFINE_string(
+    "score_files", None, "A folder for scores and submissions laid out as the original MT-DNN program writes them."
+)
+
 
 def main() -> None:
     """Load the run, score it, print the table, write the JSON."""
@@ -17,7 +21,9 @@ def main() -> None:
     from mtdnn_tf.evaluation.evaluate import SplitScorer
     from mtdnn_tf.evaluation.predictions import write_predictions
     from mtdnn_tf.evaluation.report import score_table, write_scores
-    from mtdnn_tf.evaluation.runs import load_run
+    from mtdnn_tf.evaluation.runs import find_weights, load_run
+    from mtdnn_tf.evaluation.score_files import write_score_files
+    from mtdnn_tf.training.checkpoints import read_state
 
     run, split = load_run(model_dir), _SPLIT.value
     scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
@@ -25,8 +31,12 @@ def main() -> None:
     output = _OUTPUT.value or model_dir / f"scores_{split}.json"
     write_scores(output, split, scores)
     write_predictions(model_dir / "predictions", scorer, split)
+    if _SCORE_FILES.value:
+        write_score_files(_SCORE_FILES.value, scorer, split, read_state(find_weights(model_dir)).epoch)
     print(f"{score_table(scores, run.tasks)}\n")
     print(f"scores: {output}; each answer: {model_dir / 'predictions'}/<task>_{split}.tsv")
+    if _SCORE_FILES.value:
+        print(f"in the original program's layout: {_SCORE_FILES.value}")
     print(f"next:\n  python -m mtdnn_tf.export --model_dir={model_dir} --output_dir=served/{model_dir.name}")
 
 

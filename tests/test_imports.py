@@ -32,6 +32,8 @@ PART_OF_MODULE = {
     "config_build": "config",
     "config_paths": "config",
     "config_tree": "config",
+    "task_definitions": "config",
+    "task_files": "config",
     "ready_made": "tasks",
     "task_types": "tasks",
     "provenance": "tasks",

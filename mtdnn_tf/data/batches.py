@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.preprocessed import pack_tokens
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer, pack, with_masks
 from mtdnn_tf.seeds import derive_seed
@@ -65,11 +66,15 @@ class TokenizedTask:
 
 
 def tokenize_task(examples: Examples, task: TaskSpec, tokenizer: Tokenizer, max_length: int) -> TokenizedTask:
-    """Tokenise and pack all examples of a task (see `pack`)."""
+    """Tokenise and pack all examples of a task (see `pack`); where their source holds token ids, take those."""
     ids, lengths, first_lengths = [], [], []
     for start in range(0, len(examples), _CHUNK):
-        tokens = [tokenizer(tf.constant(texts[start : start + _CHUNK])) for texts in examples.texts]
-        packed, first = pack(tokens, tokenizer, max_length, task.pair_order)
+        rows = slice(start, start + _CHUNK)
+        if examples.tokens is not None:
+            packed, first = pack_tokens(examples.tokens, rows, tokenizer, max_length)
+        else:
+            tokens = [tokenizer(tf.constant(texts[rows])) for texts in examples.texts]
+            packed, first = pack(tokens, tokenizer, max_length, task.pair_order)
         ids.append(packed.values.numpy())
         lengths.append(packed.row_lengths().numpy())
         first_lengths.append(first.numpy())

@@ -56,6 +56,7 @@ def inspect_examples(
         max_length=max_length,
         labels=examples.labels,
         balance=label_balance(examples, task),
+        empty_rows=np.flatnonzero([not all(map(str.strip, texts)) for texts in zip(*examples.texts, strict=True)]),
         fingerprints=fingerprints(examples),
         skipped=examples.skipped,
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.canonical import canonical_table, with_groups
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.faults import Faults, RowError, each_row
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened
+from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, split_path
 from mtdnn_tf.errors import UserError, unknown_name
@@ -43,6 +45,7 @@ class Examples:
     origin: str  # path, for messages
     lines: np.ndarray  # [N] int32: 1-based line in the file (tensorflow-datasets: record)
     skipped: tuple[str, ...] = ()  # with `on_error: skip`: one message for each row left out, in order
+    tokens: Tokens | None = None  # where the source holds token ids instead of texts; `texts` are empty strings then
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -85,17 +88,54 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     Raises:
         UserError: one line with file and line, the rule, what was received, and what would be right.
     """
-    table = FORMATS[_format(source)](source)
+    reader = READERS.get(_format(source), _read_table)
+    return reader(task, source, labelled)
+
+
+def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    return _examples_of(FORMATS[_format(source)](source), task, source, labelled)
+
+
+def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    return _examples_of(canonical_table(task, source), task, with_groups(task, source), labelled)
+
+
+def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+    faults = Faults(source.on_error)
+    rows = [row for rows in faults.without(read_token_rows(task, source)) for row in rows]
+    labels = None
+    if labelled or (labelled is None and any(row.label for row in rows)):
+        names = {**class_names(task), **source.labels}
+        rows, labels = _labelled(task, names, rows, lambda line: f"{source.path}:{line}: label", faults)
+    skipped = faults.messages()
+    if not rows:
+        raise UserError(_nothing_left(source, source.path, skipped))
+    lines = np.array([row.line for row in rows], np.int32)
+    groups = np.unique(lines, return_inverse=True)[1].astype(np.int32) if task.type == "ranking" else None
+    first_lengths = np.array([row.first_length for row in rows], np.int32)
+    tokens = Tokens([row.ids for row in rows], first_lengths, source.path, lines)
+    return Examples(tuple([""] * len(rows) for _ in task.text), labels, groups, source.path, lines, skipped, tokens)
+
+
+# Formats whose rows need the task to be understood: those of the original MT-DNN program.
+READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = {
+    "canonical": _read_canonical,
+    "preprocessed": _read_preprocessed,
+}
+
+
+def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     columns = find_columns(task, source, table, labelled)
     faults = Faults(source.on_error)
     picked = each_row(table.rows, lambda line, values: _picked(source, table, columns, line, values))
     rows = [row for row in faults.without(picked) if row is not None]
     labels = None
     if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
-        rows, labels = _labelled(task, source, table, columns, rows, faults)
+        place = partial(_place, table, key=columns.label)
+        rows, labels = _labelled(task, source.labels, rows, place, faults)
     skipped = faults.messages()
     if not rows:
-        raise UserError(_nothing_left(source, table, skipped))
+        raise UserError(_nothing_left(source, table.origin, skipped))
     return Examples(
         tuple([row.texts[column] for row in rows] for column in range(len(columns.text))),
         labels,
@@ -118,8 +158,8 @@ class _Row:
 
 def _format(source: SourceConfig) -> str:
     if source.format != "auto":
-        if source.format not in FORMATS:
-            raise UserError(unknown_name(f"{source.path}: format", "format", source.format, FORMATS))
+        if source.format not in {**FORMATS, **READERS}:
+            raise UserError(unknown_name(f"{source.path}: format", "format", source.format, {**FORMATS, **READERS}))
         return source.format
     if source.path.startswith("tfds:"):
         return "tfds"
@@ -154,12 +194,12 @@ def _place(table: Table, line: int, key: Key) -> str:
     return f"{table.origin}:{line}: column {column_title(table, key)}"
 
 
-def _nothing_left(source: SourceConfig, table: Table, skipped: tuple[str, ...]) -> str:
+def _nothing_left(source: SourceConfig, origin: str, skipped: tuple[str, ...]) -> str:
     if skipped:
-        first = shortened(skipped[0].removeprefix(f"{table.origin}:"), 300)
-        return f"{table.origin}: no row is left; {len(skipped)} left out by `on_error: skip`, the first in line {first}"
+        first = shortened(skipped[0].removeprefix(f"{origin}:"), 300)
+        return f"{origin}: no row is left; {len(skipped)} left out by `on_error: skip`, the first in line {first}"
     ignored = " that is not ignored" if source.ignore_labels else ""
-    return f"{table.origin}: holds no row{ignored}; expected at least one"
+    return f"{origin}: holds no row{ignored}; expected at least one"
 
 
 def _value(table: Table, line: int, values: Any, key: Key) -> Any:
@@ -201,14 +241,28 @@ def _group_of(table: Table, line: int, values: Any, key: Key) -> str:
     return group
 
 
-def _labelled(
-    task: TaskSpec, source: SourceConfig, table: Table, columns: Columns, rows: list[_Row], faults: Faults
-) -> tuple[list[_Row], np.ndarray]:
-    """Return the rows whose labels can be read, and these labels."""
-    key = cast(Key, columns.label)
+class _Labelled(Protocol):
+    """A row with its label as it stands there."""
 
-    def parsed(line: int, row: _Row) -> tuple[_Row, float]:
-        return row, parse_label(task, source.labels, row.label, partial(_place, table, line, key))
+    @property
+    def line(self) -> int:
+        """Where it stands."""
+
+    @property
+    def label(self) -> str:
+        """The raw label."""
+
+
+AnyRow = TypeVar("AnyRow", bound=_Labelled)
+
+
+def _labelled(
+    task: TaskSpec, mapping: Mapping[str, str], rows: list[AnyRow], place: Callable[[int], str], faults: Faults
+) -> tuple[list[AnyRow], np.ndarray]:
+    """Return the rows whose labels can be read, and these labels; `place` tells where the label of a line stands."""
+
+    def parsed(line: int, row: AnyRow) -> tuple[AnyRow, float]:
+        return row, parse_label(task, mapping, row.label, partial(place, line))
 
     kept, labels = [], []
     for row, label in faults.without(each_row(((row.line, row) for row in rows), parsed)):
@@ -261,4 +315,5 @@ def _limited(examples: Examples, task: TaskSpec) -> Examples:
         labels=None if examples.labels is None else examples.labels[rows],
         groups=None if groups is None else groups.astype(np.int32),
         lines=examples.lines[rows],
+        tokens=None if examples.tokens is None else examples.tokens.only(rows),
     )

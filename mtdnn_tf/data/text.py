@@ -147,13 +147,13 @@ def pack(
         ids = tf.concat([opening, tokens[0][:, : max_length - 2], closing], axis=1)
         return ids, tf.cast(ids.row_lengths(), tf.int32)
     first, second = tokens if pair_order == "premise_first" else reversed(tokens)
-    kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), max_length - 3)
+    kept_first, kept_second = longest_first(first.row_lengths(), second.row_lengths(), max_length - 3)
     first, second = _leading(first, kept_first), _leading(second, kept_second)
     ids = tf.concat([opening, first, closing, second, closing], axis=1)
     return ids, tf.cast(kept_first + 2, tf.int32)
 
 
-def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
+def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return how many tokens of each text are kept where `room` is left for both (lengths and results `[batch] int64`)."""
     kept_second = tf.minimum(second, tf.maximum(room - first, room // 2))
     return tf.minimum(first, room - kept_second), kept_second
