@@ -68,7 +68,8 @@ def find_warnings(tasks: Sequence[TaskSpec], inspections: Inspections, shares: M
 def _skipped(view: View) -> Messages:
     for split, inspection in view.splits.items():
         if inspection.skipped:
-            yield split, f"on_error: skip leaves out {len(inspection.skipped)} rows, the first: {inspection.skipped[0]}"
+            rows = _rows(len(inspection.skipped))
+            yield split, f"on_error: skip leaves out {rows} (first: {inspection.skipped[0]})"
 
 
 def _no_dev(view: View) -> Messages:

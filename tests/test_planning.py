@@ -97,7 +97,7 @@ tasks:
     labels: [bad, fair, good]
     train: mood_train.tsv
     dev: mood_dev.tsv
-  topic: {{type: classification, text: [text], labels: [a, b], train: topic_train.tsv}}
+  topic: {{type: classification, text: [text], labels: [a, b], train: {{path: topic_train.tsv, on_error: skip}}}}
   pick: {{type: ranking, text: [question, answer], train: pick_train.tsv, dev: pick_dev.tsv}}
   others: {{type: classification, text: [text], labels: [bad, fair, good], head_of: mood, test: others_test.tsv}}
 data: {{max_length: 16, batch_size: 4}}
@@ -107,7 +107,7 @@ FILES = {
     # Line 2 is in topic's training rows; good stands in nine of eleven rows; fair in none.
     "mood_train.tsv": [f"m{index}\tgood" for index in range(9)] + ["m0\tbad", "\tbad"],
     "mood_dev.tsv": ["t7\tgood", "new\tfair", "M3\tbad"],
-    "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)] + ["abcdefghijklmnopqrs\ta"] * 3,
+    "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)] + ["abcdefghijklmnopqrs\ta"] * 3 + ["x\tneither"],
     "pick_train.tsv": ["q\ta\t1", "q\tb\t0", "r\ta\t0"],
     "others_test.tsv": ["u1\t", "u2\t"],
     "pick_dev.tsv": ["s\ta\t1", "s\tb\t0"],
@@ -146,6 +146,7 @@ EXPECTED = [
     ("truncation", "topic", "train", "7.0 % of the rows are longer than data.max_length 16"),
     ("majority", "mood", "train", "81.8 % of the rows are 'good'; accuracy misleads here: set main_metric to matthews"),
     ("no_positive", "pick", "train", "1 of 2 queries have no relevant candidate"),
+    ("skipped", "topic", "train", "on_error: skip leaves out 1 row"),
     ("no_dev", "topic", "", "has no dev split"),
 ]
 

@@ -226,5 +226,6 @@ def _decoded(value: bytes) -> str | bytes:
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    # Its own report of a failure begins with all arguments, paths included.
+    lines = re.sub(r'^Failed to construct dataset .*?\}": ', "", str(error).strip()).splitlines()
     return shortened(lines[0], 200) if lines else type(error).__name__
