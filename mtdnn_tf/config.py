@@ -175,6 +175,8 @@ class RuntimeConfig:
     strategy: Annotated[str, one_of("none", "mirrored", "multi_worker", "tpu")] = "none"
     precision: Annotated[str, one_of("float32", "mixed_bfloat16", "mixed_float16")] = "float32"
     deterministic: bool = False
+    # How a training step goes through the encoder: fused kernels, KerasHub's layers, or what suits the device.
+    encoder: Annotated[str, one_of("auto", "fused", "reference")] = "auto"
 
 
 @dataclass(frozen=True)

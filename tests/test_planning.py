@@ -107,7 +107,9 @@ FILES = {
     # Line 2 is in topic's training rows; good stands in nine of eleven rows; fair in none.
     "mood_train.tsv": [f"m{index}\tgood" for index in range(9)] + ["m0\tbad", "\tbad"],
     "mood_dev.tsv": ["t7\tgood", "new\tfair", "M3\tbad"],
-    "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)] + ["abcdefghijklmnopqrs\ta"] * 3 + ["x\tneither"],
+    "topic_train.tsv": [f"t{index}\t{'ab'[index % 2]}" for index in range(40)]
+    + ["abcdefghijklmnopqrs\ta"] * 3
+    + ["x\tneither"],
     "pick_train.tsv": ["q\ta\t1", "q\tb\t0", "r\ta\t0"],
     "others_test.tsv": ["u1\t", "u2\t"],
     "pick_dev.tsv": ["s\ta\t1", "s\tb\t0"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig, load_config
 from mtdnn_tf.errors import UserError
@@ -36,7 +37,14 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
             f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
             f"encoder {config.encoder.source}"
         )
+    encoder.backbone.fused = uses_fused_pass(config.runtime.encoder)
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
+
+
+def uses_fused_pass(choice: str) -> bool:
+    """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step."""
+    accelerators = [device for device in tf.config.list_physical_devices() if device.device_type in ("GPU", "TPU")]
+    return choice == "fused" or (choice == "auto" and not accelerators)
 
 
 def load_run(model_dir: str | Path) -> Run:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import keras_hub
 
+from mtdnn_tf.modeling.fused import FusedPass
 from mtdnn_tf.seeds import derive_seed
 
 
@@ -47,12 +48,26 @@ class BertEncoder(keras_hub.models.BertBackbone):
         self.hidden_activation = hidden_activation
         self.layer_norm_epsilon = layer_norm_epsilon
 
+        # === How a training step is computed: by fused kernels, or as KerasHub does ===
+        self.fused = False
+
         # === What the checkpoint says ===
         self.embeddings_layer_norm.epsilon = layer_norm_epsilon
         for layer in self.transformer_layers:
             layer._feedforward_intermediate_dense.activation = ACTIVATIONS[hidden_activation]
             layer._self_attention_layer_norm.epsilon = layer_norm_epsilon
             layer._feedforward_layer_norm.epsilon = layer_norm_epsilon
+
+    def call(self, inputs: Mapping[str, Any], training: bool | None = None, mask: Any = None) -> dict[str, Any]:
+        """Return the outputs; where `fused` is set, those of a training step come from `FusedPass`.
+
+        Inference is always KerasHub's graph: what is exported holds stock operations only.
+        """
+        if training and self.fused:
+            seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
+            return FusedPass(self, training=True, seed=seed)(inputs)
+        outputs: dict[str, Any] = super().call(inputs, training=training, mask=mask)
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

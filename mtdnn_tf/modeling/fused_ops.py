@@ -1,0 +1,227 @@
+"""Element-wise chains of a Transformer layer as single compiled kernels, with gradients written by hand.
+
+On a CPU most of a BERT's step is not matrix products but the many passes over memory between them. Each chain here is one XLA
+kernel forwards and one backwards; matrix products stay plain TensorFlow operations, which use the processor's matrix units (XLA's
+on a CPU do not). Gradients of biases and of LayerNorm are products with a row of ones: those accumulate in float32 also where
+the activations are bfloat16, unlike TensorFlow's own BiasAddGrad.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Gradient = Callable[..., Any]
+_LEVELS = (
+    256  # of a random byte: dropout rates are rounded to multiples of 1/256, and the rest is scaled by what was kept
+)
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile a chain by XLA, once for each shape that it meets."""
+    return tf.function(function, jit_compile=True, reduce_retracing=True, autograph=False)
+
+
+def column_sums(x: tf.Tensor) -> tf.Tensor:
+    """Return the sums over rows, `[rows, d]` to `[d]`, as a product with ones."""
+    ones = tf.ones([1, tf.shape(x)[0]], x.dtype)
+    return tf.matmul(ones, x)[0]
+
+
+def random_bytes(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return random bytes `shape uint8`, eight of each 64-bit draw (Philox).
+
+    Args:
+        shape: `[rank] int32`.
+        seed: `[2] int32`; the bytes are a function of it.
+    """
+    count = tf.reduce_prod(shape)
+    key = tf.bitcast(tf.cast(seed, tf.int32), tf.uint64)[tf.newaxis]
+    draws = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[(count + 7) // 8], key=key, counter=tf.zeros([2], tf.uint64), alg=1, dtype=tf.uint64
+    )
+    return tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint8), [-1])[:count], shape)
+
+
+def dropped_levels(rate: float) -> int:
+    """Return of how many of 256 values of a byte an element is dropped."""
+    return round(rate * _LEVELS)
+
+
+def _kept(random: tf.Tensor, levels: int) -> tf.Tensor:
+    """Return what elements are multiplied by, `float32`: 0, or the inverse of the share that is kept."""
+    return tf.where(random >= tf.constant(levels, tf.uint8), _LEVELS / (_LEVELS - levels), 0.0)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------------
+
+_ROOT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+
+
+def _gelu(h: tf.Tensor) -> tf.Tensor:
+    return 0.5 * h * (1.0 + tf.math.erf(h * math.sqrt(0.5)))
+
+
+def _gelu_slope(h: tf.Tensor) -> tf.Tensor:
+    density = tf.exp(-0.5 * h * h) * (1.0 / math.sqrt(2.0 * math.pi))
+    return 0.5 * (1.0 + tf.math.erf(h * math.sqrt(0.5))) + h * density
+
+
+def _gelu_tanh(h: tf.Tensor) -> tf.Tensor:
+    return 0.5 * h * (1.0 + tf.tanh(_ROOT_2_OVER_PI * (h + 0.044715 * h * h * h)))
+
+
+def _gelu_tanh_slope(h: tf.Tensor) -> tf.Tensor:
+    inner = tf.tanh(_ROOT_2_OVER_PI * (h + 0.044715 * h * h * h))
+    return 0.5 * (1.0 + inner) + 0.5 * h * (1.0 - inner * inner) * _ROOT_2_OVER_PI * (1.0 + 3 * 0.044715 * h * h)
+
+
+_SLOPES: dict[str, tuple[Gradient, Gradient]] = {
+    "gelu": (_gelu, _gelu_slope),
+    "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
+    "relu": (tf.nn.relu, lambda h: tf.cast(h > 0.0, h.dtype)),
+}
+
+
+@functools.cache
+def bias_activation(name: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return the function from `x [rows, d]` and `bias [d]` to the activation of their sum (a key of `bert.ACTIVATIONS`)."""
+    activation, slope = _SLOPES[name]
+
+    def total(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        return tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
+
+    forwards = _kernel(lambda x, bias: tf.cast(activation(total(x, bias)), x.dtype))
+    backwards = _kernel(lambda x, bias, dy: tf.cast(slope(total(x, bias)) * tf.cast(dy, tf.float32), x.dtype))
+
+    @tf.custom_gradient
+    def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dx = backwards(x, bias, dy)
+            return dx, column_sums(dx)
+
+        return forwards(x, bias), gradient
+
+    return apply
+
+
+# --- residual connection and LayerNorm -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.Tensor]:
+    """Return LayerNorm(residual + dropout(x + bias)) as a function of x, bias, residual, gamma, beta and random bytes.
+
+    x and residual are `[rows, d]`, bias, gamma and beta `[d]`, the bytes `[rows, d] uint8` (with `levels` 0: none are read).
+    """
+
+    def normalised(
+        x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, random: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        added = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
+        if levels:
+            added *= _kept(random, levels)
+        total = tf.cast(residual, tf.float32) + added
+        mean = tf.reduce_mean(total, axis=-1, keepdims=True)
+        centred = total - mean
+        inverse = tf.math.rsqrt(tf.reduce_mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+        return centred * inverse, inverse
+
+    def forwards(x: Any, bias: Any, residual: Any, gamma: Any, beta: Any, random: Any) -> Any:
+        hat, inverse = normalised(x, bias, residual, random)
+        return tf.cast(hat * gamma + beta, x.dtype), tf.cast(hat, x.dtype), inverse
+
+    def backwards(hat: Any, inverse: Any, gamma: Any, random: Any, dy: Any) -> Any:
+        wide, dy = tf.cast(hat, tf.float32), tf.cast(dy, tf.float32)
+        scaled = dy * gamma
+        along = tf.reduce_mean(scaled * wide, axis=-1, keepdims=True)
+        total = (scaled - tf.reduce_mean(scaled, axis=-1, keepdims=True) - wide * along) * inverse
+        dx = total * _kept(random, levels) if levels else total
+        return tf.cast(total, hat.dtype), tf.cast(dx, hat.dtype), tf.cast(dy * wide, hat.dtype)
+
+    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
+
+    @tf.custom_gradient
+    def apply(
+        x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, random: tf.Tensor
+    ) -> tuple[tf.Tensor, Gradient]:
+        y, hat, inverse = forwards_kernel(x, bias, residual, gamma, beta, random)
+
+        def gradient(dy: tf.Tensor) -> tuple[Any, ...]:
+            dresidual, dx, dgamma = backwards_kernel(hat, inverse, gamma, random, dy)
+            sums = [tf.cast(column_sums(part), tf.float32) for part in (dgamma, dy)]
+            return dx, column_sums(dx), dresidual, *sums, None
+
+        return y, gradient
+
+    return apply
+
+
+# --- attention -------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def masked_softmax_dropout(scale: float, levels: int) -> Callable[..., tf.Tensor]:
+    """Return dropout(softmax(scale scores + bias)) as a function of scores, bias and random bytes.
+
+    Scores are `[batch, heads, length, length]`, the bias `[batch, length] float32` (0 on tokens, very negative on padding).
+    """
+
+    def forwards(scores: Any, bias: Any, random: Any) -> Any:
+        logits = tf.cast(scores, tf.float32) * scale + bias[:, tf.newaxis, tf.newaxis, :]
+        powers = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+        shares = powers / tf.reduce_sum(powers, axis=-1, keepdims=True)
+        dropped = shares * _kept(random, levels) if levels else shares
+        return tf.cast(dropped, scores.dtype), tf.cast(shares, scores.dtype)
+
+    def backwards(shares: Any, random: Any, dy: Any) -> Any:
+        wide, dy = tf.cast(shares, tf.float32), tf.cast(dy, tf.float32)
+        if levels:
+            dy *= _kept(random, levels)
+        along = tf.reduce_sum(wide * dy, axis=-1, keepdims=True)
+        return tf.cast(wide * (dy - along) * scale, shares.dtype)
+
+    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
+
+    @tf.custom_gradient
+    def apply(scores: tf.Tensor, bias: tf.Tensor, random: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+        dropped, shares = forwards_kernel(scores, bias, random)
+
+        def gradient(dy: tf.Tensor) -> tuple[Any, ...]:
+            return backwards_kernel(shares, random, dy), None, None
+
+        return dropped, gradient
+
+    return apply
+
+
+@functools.cache
+def bias_split_heads(heads: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Return the function from `x [batch, length, 3 d]` and `bias [3 d]` to query, key, value `[batch, heads, length, d / heads]`."""
+
+    def forwards(x: Any, bias: Any) -> Any:
+        added = tf.cast(tf.cast(x, tf.float32) + tf.cast(bias, tf.float32), x.dtype)
+        shape = tf.shape(x)
+        parts = tf.reshape(added, [shape[0], shape[1], 3, heads, x.shape[-1] // (3 * heads)])
+        return tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
+
+    def backwards(query: Any, key: Any, value: Any) -> Any:
+        parts = tf.transpose(tf.stack([query, key, value]), [1, 3, 0, 2, 4])
+        shape = tf.shape(parts)
+        return tf.reshape(parts, [shape[0], shape[1], 3 * heads * query.shape[-1]])
+
+    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
+
+    @tf.custom_gradient
+    def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Gradient]:
+        def gradient(*dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dx = backwards_kernel(*dy)
+            return dx, column_sums(tf.reshape(dx, [-1, x.shape[-1]]))
+
+        return tuple(forwards_kernel(x, bias)), gradient
+
+    return apply

