@@ -89,10 +89,8 @@ def keras_step(source: str, policy: str) -> Step:
 
 def torch_step(source: str, autocast: bool) -> Step:
     """Return PyTorch's step, by transformers' BertModel."""
-    if source == ENCODER:
-        model = BertModel.from_pretrained(weights_folder())
-    else:
-        model = BertModel(BertConfig())  # BERT-base, weights drawn at random
+    # BERT-base: weights drawn at random.
+    model = BertModel.from_pretrained(weights_folder()) if source == ENCODER else BertModel(BertConfig())
     head = torch.nn.Linear(model.config.hidden_size, 2)
     dropout = torch.nn.Dropout(0.1)
     model.train()
