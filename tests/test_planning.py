@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 
+import keras
 import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.data.bucket_use import Bucket
+from mtdnn_tf.data.schedules import MIXING_STRATEGIES
 from mtdnn_tf.plan_costs import chosen_batches, estimate_time, fit_line, memory_bytes
 from mtdnn_tf.plan_table import WIDTH
 from mtdnn_tf.plan_warnings import CHECKS
@@ -249,3 +253,45 @@ def test_time_is_not_measured_unless_asked(small):
     _, plan = small
     assert plan["minutes"] is plan["minutes_range"] is None
     assert "minutes" not in plan_table(plan)
+
+
+STRATEGIES = {name: {} for name in MIXING_STRATEGIES} | {
+    "uniform": {"steps_per_epoch": 9},
+    "temperature": {"temperature": 2.0},
+    "ratio": {"ratio": 0.7},
+    "explicit": {"weights": {"mood": 1.0, "follows": 3.0, "close": 1.0, "pick": 2.0}},
+}
+
+
+class TrainedCounts(keras.callbacks.Callback):
+    """Counts the batches of each task that were really trained."""
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer, self.steps = trainer, Counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.update(task for task, _ in self.trainer.progress.losses)
+
+
+@pytest.fixture(scope="module")
+def trained_parts(small):
+    config, _ = small
+    tasks = mtdnn.load_tasks(config)
+    encoder = mtdnn.load_encoder(config.encoder.source)
+    return config, tasks, encoder, mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_planned_is_trained(trained_parts, strategy):
+    """Over whole epochs, with last batches of fewer rows: follows has 9 rows, close 9, in batches of 4."""
+    config, tasks, encoder, trainer = trained_parts
+    mixing = dataclasses.replace(config.mixing, strategy=strategy, **STRATEGIES[strategy])
+    config = dataclasses.replace(config, mixing=mixing)
+    plan = make_plan(config, timed=False)
+    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    trainer.compile(mtdnn.build_optimizer(config.optimizer, plan["total_steps"]))
+    counts = TrainedCounts(trainer)
+    trainer.fit(mixture, config.training.epochs, [counts], verbose=0)
+    assert counts.steps == {name: task["steps"] for name, task in plan["tasks"].items() if task["steps"]}
+    assert sum(counts.steps.values()) == plan["total_steps"] == trainer.progress.global_step

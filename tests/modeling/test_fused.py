@@ -137,7 +137,7 @@ def test_the_joint_s_gradient_is_that_of_its_formula(levels):
         mean, variance = tf.nn.moments(residual + added, [-1], keepdims=True)
         return (residual + added - mean) * tf.math.rsqrt(variance + 1e-5) * gamma + beta
 
-    _same_gradients(
+    check_gradients(
         formula, fused_ops.bias_dropout_residual_norm(1e-5, levels), [x, bias, residual, gamma, beta], [drawn]
     )
 
@@ -152,10 +152,10 @@ def test_the_gradient_of_attention_shares_is_that_of_its_formula(levels):
         shares = tf.nn.softmax(scores * 0.25 + bias[:, tf.newaxis, tf.newaxis, :])
         return shares * fused_ops._kept(drawn, levels) if levels else shares
 
-    _same_gradients(formula, fused_ops.masked_softmax_dropout(0.25, levels), [scores], [bias, drawn])
+    check_gradients(formula, fused_ops.masked_softmax_dropout(0.25, levels), [scores], [bias, drawn])
 
 
-def _same_gradients(formula, kernel, inputs, constants):
+def check_gradients(formula, kernel, inputs, constants):
     results = []
     for function in (formula, kernel):
         with tf.GradientTape() as tape:
