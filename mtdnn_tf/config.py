@@ -19,6 +19,7 @@ from mtdnn_tf.config_build import (
     more_than,
     not_empty,
     one_of,
+    positive_share,
     share,
     show,
     to_plain,
@@ -128,6 +129,7 @@ class ModelConfig:
     sharing: str = "stack_cls"
     # pretrained (tanh, shared, fine-tuned) or none (the paper's words: [CLS] itself)
     pooler: Annotated[str, one_of("pretrained", "none")] = "pretrained"
+    freeze_layers: CountOrNone = 0  # so many encoder layers, counted from below, and the embeddings stay as they are
     dropout: Share = 0.1  # of task layers, where the task names none
     san_steps: Count = 5  # K
     san_prediction_dropout: Share = 0.1
@@ -137,15 +139,19 @@ class ModelConfig:
 class OptimizerConfig:
     """The update rule and its learning rate."""
 
-    name: str = "adamax"
-    bias_correction: bool = False  # false: the paper's rule; true: the rule with bias correction and decoupled decay
+    name: str = "adamax"  # adamax, adamw, adam (no decay), lamb
+    bias_correction: bool = False  # adamax; false: the paper's rule; true: with bias correction and decoupled decay
     learning_rate: MoreThanZero = 5e-5
-    schedule: str = "linear"  # linear, linear_jump (as released in 2019), constant
+    schedule: str = "linear"  # linear, linear_jump (as released in 2019), cosine, polynomial, constant
+    power: MoreThanZero = 2.0  # of the polynomial schedule
     warmup: Share = 0.1  # share of all steps
     weight_decay: NotNegative = 0.01
     decay_all: bool | None = (
         None  # biases and normalisation too; None: as the rule was released (paper: yes, corrected: no)
     )
+    layer_decay: Annotated[float, positive_share()] = 1.0  # factor of the rate from each encoder layer to the one below
+    embedding_rate: MoreThanZero = 1.0  # factor of the embeddings' rate
+    head_rate: MoreThanZero = 1.0  # factor of the heads' rate
     clip_norm: NotNegative = 1.0  # global norm of the gradients; 0: off
 
 

@@ -43,6 +43,11 @@ def share() -> Rule:
     return Rule("at least 0 and less than 1", lambda value: 0 <= value < 1)
 
 
+def positive_share() -> Rule:
+    """Return the rule 0 < value <= 1."""
+    return Rule("more than 0 and at most 1", lambda value: 0 < value <= 1)
+
+
 def one_of(*names: str) -> Rule:
     """Return the rule that the value is one of these names."""
     return Rule(f"one of {', '.join(names)}", lambda value: value in names, names)

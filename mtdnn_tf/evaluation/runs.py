@@ -37,6 +37,7 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
             f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
             f"encoder {config.encoder.source}"
         )
+    encoder.backbone.freeze(config.model.freeze_layers)
     encoder.backbone.fused = uses_fused_pass(config.runtime.encoder)
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 

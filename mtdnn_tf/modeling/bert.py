@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.fused import FusedPass
 from mtdnn_tf.seeds import derive_seed
 
@@ -68,6 +69,20 @@ class BertEncoder(keras_hub.models.BertBackbone):
             return FusedPass(self, training=True, seed=seed)(inputs)
         outputs: dict[str, Any] = super().call(inputs, training=training, mask=mask)
         return outputs
+
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.
+
+        Raises:
+            UserError: there are not so many layers.
+        """
+        if layers > self.num_layers:
+            raise UserError(f"model.freeze_layers: the encoder has {self.num_layers} layers; received {layers}")
+        embeddings = (self.token_embedding, self.position_embedding, self.segment_embedding, self.embeddings_layer_norm)
+        for layer in embeddings:
+            layer.trainable = layers == 0
+        for index, layer in enumerate(self.transformer_layers):
+            layer.trainable = index >= layers
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

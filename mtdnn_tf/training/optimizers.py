@@ -1,104 +1,90 @@
-"""Adamax in the paper's rule and in the bias-corrected rule, with warm-up schedules."""
+"""Rules that update weights: Adamax as in the paper and with bias correction, Adam, AdamW, LAMB."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.training.rates import WarmupSchedule, rate_factors
 
 BETA_1, BETA_2 = 0.9, 0.999
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 
-def _linear(x: tf.Tensor, warmup: float) -> tf.Tensor:
-    return tf.where(x < warmup, x / max(warmup, 1e-9), (1.0 - x) / (1.0 - warmup))
+class Rule(keras.optimizers.Optimizer):
+    """What all rules share: two slots and a count of updates for each variable, its share of the learning rate, and its decay.
 
-
-def _linear_jump(x: tf.Tensor, warmup: float) -> tf.Tensor:
-    return tf.where(x < warmup, x / max(warmup, 1e-9), 1.0 - x)
-
-
-def _constant(x: tf.Tensor, warmup: float) -> tf.Tensor:
-    return tf.where(x < warmup, x / max(warmup, 1e-9), 1.0)
-
-
-SCHEDULES: dict[str, Callable[[tf.Tensor, float], tf.Tensor]] = {
-    "linear": _linear,
-    "linear_jump": _linear_jump,
-    "constant": _constant,
-}
-
-
-@keras.saving.register_keras_serializable("mtdnn_tf")
-class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by the share x = step / total_steps of the run; 0 at the first step and, but for `constant`, after the last.
-
-    `linear`: up to `warmup`, then down to 0 in a straight line. `linear_jump`: the same rise, then 1 - x, as the first
-    release had it (the rate drops from 1.0 to 0.9 at x = 0.1). `constant`: the rise, then the peak.
+    Keras' own rules correct their bias by the steps of the run; a head that is rarely trained would be treated as old.
     """
 
-    def __init__(self, peak: float, total_steps: int, warmup: float = 0.1, shape: str = "linear") -> None:
-        """Set up the schedule.
-
-        Args:
-            peak: the largest learning rate.
-            total_steps: steps of the whole run.
-            warmup: share of the steps in which the rate rises, in [0, 1).
-            shape: a key of `SCHEDULES`.
-
-        Raises:
-            UserError: the shape is unknown.
-        """
-        if shape not in SCHEDULES:
-            raise UserError(unknown_name("optimizer.schedule", "schedule", shape, SCHEDULES))
-        self.peak, self.total_steps, self.warmup, self.shape = peak, total_steps, warmup, shape
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Return the rate of a 0-based step, `[] float32`."""
-        x = tf.cast(step, tf.float32) / float(max(self.total_steps, 1))
-        return self.peak * tf.maximum(SCHEDULES[self.shape](x, self.warmup), 0.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {"peak": self.peak, "total_steps": self.total_steps, "warmup": self.warmup, "shape": self.shape}
-
-
-class _Adamax(keras.optimizers.Optimizer):
-    """What both rules share: a mean of gradients, a decaying maximum, and which variables decay."""
+    slots: ClassVar[tuple[str, str]] = ("mean", "maximum")
 
     def __init__(
-        self, learning_rate: Any, weight_decay: float = 0.01, decay_all: bool = True, name: str = "adamax"
+        self,
+        learning_rate: Any,
+        weight_decay: float = 0.01,
+        decay_all: bool = True,
+        factors: Callable[[Sequence[str]], Sequence[float]] | None = None,
     ) -> None:
-        # Keras' own weight_decay stays off: each rule says where its decay enters.
-        super().__init__(learning_rate=learning_rate, name=name)
-        self.decay = weight_decay
-        self.decay_all = decay_all
+        """Set up the rule.
+
+        Args:
+            learning_rate: a number or a schedule.
+            weight_decay: each rule says where it enters.
+            decay_all: whether biases and normalisation decay too.
+            factors: from the variables' paths to what their learning rates are multiplied by; None: 1.
+        """
+        # Keras' own weight_decay stays off.
+        super().__init__(learning_rate=learning_rate, name=type(self).__name__.lower())
+        self.decay, self.decay_all = weight_decay, decay_all
+        self._factors_of = factors
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the slots of all variables: the count of updates is kept for each, so a rarely trained head is young."""
+        """Create the slots of all variables."""
         if self.built:
             return
         super().build(variables)
-        self._mean, self._maximum = self.add_optimizer_variables(variables, ["mean", "maximum"])
+        self._first, self._second = self.add_optimizer_variables(variables, list(self.slots))
         self._updates = [
             self.add_variable(shape=(), dtype="float32", name=f"{variable.path.replace('/', '_')}_updates")
             for variable in variables
         ]
+        paths = [variable.path for variable in variables]
+        self._factors = list(self._factors_of(paths)) if self._factors_of else [1.0] * len(paths)
 
     def decays(self, variable: keras.Variable) -> bool:
         """Return whether weight decay applies to the variable."""
         return self.decay_all or variable.path.rsplit("/", 1)[-1] not in NOT_DECAYED
 
-    def _rate_of_decay(self, variable: keras.Variable) -> float:
-        return self.decay if self.decays(variable) else 0.0
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """Apply one update to one variable."""
+        index = self._get_variable_index(variable)
+        updates = self._updates[index]
+        updates.assign_add(1.0)
+        rate = learning_rate * self._factors[index]
+        decay = self.decay if self.decays(variable) else 0.0
+        slots = self._first[index], self._second[index]
+        variable.assign(self._moved(variable, gradient, rate, decay, slots, tf.convert_to_tensor(updates)))
+
+    def _moved(
+        self,
+        variable: Any,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        decay: float,
+        slots: tuple[Any, Any],
+        updates: tf.Tensor,
+    ) -> tf.Tensor:
+        """Return the variable's new value, after updating its slots; `updates` counts this one."""
+        raise AssertionError("a rule says how it moves")
 
 
-class PaperAdamax(_Adamax):
+class PaperAdamax(Rule):
     """Adamax as MT-DNN was trained with: no bias correction, decay added to the update.
 
     m = b1 m + (1 - b1) g;  u = max(b2 u, |g| + eps);  p -= lr (m / (u + eps) + decay p), with eps = 1e-6.
@@ -107,18 +93,22 @@ class PaperAdamax(_Adamax):
 
     epsilon = 1e-6
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        """Apply one update to one variable."""
-        index = self._get_variable_index(variable)
-        mean, maximum = self._mean[index], self._maximum[index]
+    def _moved(
+        self,
+        variable: Any,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        decay: float,
+        slots: tuple[Any, Any],
+        updates: tf.Tensor,
+    ) -> tf.Tensor:
+        mean, maximum = slots
         mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
         maximum.assign(tf.maximum(BETA_2 * maximum, tf.abs(gradient) + self.epsilon))
-        self._updates[index].assign_add(1.0)
-        update = mean / (maximum + self.epsilon) + self._rate_of_decay(variable) * variable
-        variable.assign_sub(learning_rate * update)
+        return variable - rate * (mean / (maximum + self.epsilon) + decay * variable)
 
 
-class CorrectedAdamax(_Adamax):
+class CorrectedAdamax(Rule):
     """Adamax with bias correction and decoupled decay, as later releases have it (Kingma and Ba 2015, Algorithm 2).
 
     p *= 1 - lr decay;  m = b1 m + (1 - b1) g;  u = max(b2 u, |g| + eps);  p -= lr / (1 - b1^t) m / u, with eps = 1e-8 and
@@ -127,30 +117,96 @@ class CorrectedAdamax(_Adamax):
 
     epsilon = 1e-8
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        """Apply one update to one variable."""
-        index = self._get_variable_index(variable)
-        mean, maximum, updates = self._mean[index], self._maximum[index], self._updates[index]
-        updates.assign_add(1.0)
+    def _moved(
+        self,
+        variable: Any,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        decay: float,
+        slots: tuple[Any, Any],
+        updates: tf.Tensor,
+    ) -> tf.Tensor:
+        mean, maximum = slots
         mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
         maximum.assign(tf.maximum(BETA_2 * maximum, tf.abs(gradient) + self.epsilon))
-        corrected = learning_rate / (1.0 - tf.pow(BETA_1, tf.convert_to_tensor(updates)))
-        kept = 1.0 - learning_rate * self._rate_of_decay(variable)
-        variable.assign(variable * kept - corrected * mean / maximum)
+        corrected = rate / (1.0 - tf.pow(BETA_1, updates))
+        return variable * (1.0 - rate * decay) - corrected * mean / maximum
+
+
+class Adam(Rule):
+    """Adam (Kingma and Ba 2015, Algorithm 1) with decoupled decay (AdamW: Loshchilov and Hutter 2019, Algorithm 2).
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr (m^ / (sqrt(v^) + eps) + decay p), m^ = m / (1 - b1^t) and
+    v^ = v / (1 - b2^t), with eps = 1e-6 and t the number of updates of this variable.
+    """
+
+    slots: ClassVar[tuple[str, str]] = ("mean", "square")
+    epsilon = 1e-6
+
+    def _moved(
+        self,
+        variable: Any,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        decay: float,
+        slots: tuple[Any, Any],
+        updates: tf.Tensor,
+    ) -> tf.Tensor:
+        return variable - rate * (self._direction(gradient, slots, updates) + decay * variable)
+
+    def _direction(self, gradient: tf.Tensor, slots: tuple[Any, Any], updates: tf.Tensor) -> tf.Tensor:
+        mean, square = slots
+        mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
+        square.assign(BETA_2 * square + (1.0 - BETA_2) * tf.square(gradient))
+        unbiased = tf.sqrt(square / (1.0 - tf.pow(BETA_2, updates)))
+        return mean / (1.0 - tf.pow(BETA_1, updates)) / (unbiased + self.epsilon)
+
+
+class Lamb(Adam):
+    """LAMB (You et al. 2020, Algorithm 2): Adam's update with decay, scaled for each variable to the norm of its weights."""
+
+    def _moved(
+        self,
+        variable: Any,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        decay: float,
+        slots: tuple[Any, Any],
+        updates: tf.Tensor,
+    ) -> tf.Tensor:
+        update = self._direction(gradient, slots, updates) + decay * variable
+        weights, length = tf.norm(tf.convert_to_tensor(variable)), tf.norm(update)
+        trust = tf.where((weights > 0.0) & (length > 0.0), tf.math.divide_no_nan(weights, length), 1.0)
+        return variable - rate * trust * update
+
+
+# From the configuration to the class, and whether everything decays where `decay_all` is left open.
+RULES: dict[str, Callable[[OptimizerConfig], tuple[type[Rule], bool]]] = {
+    "adamax": lambda config: (CorrectedAdamax, False) if config.bias_correction else (PaperAdamax, True),
+    "adamw": lambda config: (Adam, False),
+    "adam": lambda config: (Adam, False),
+    "lamb": lambda config: (Lamb, False),
+}
 
 
 def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimizers.Optimizer:
     """Return the optimizer of a run of `total_steps` steps; clipping is the trainer's.
 
     Raises:
-        UserError: the optimizer or the schedule is unknown.
+        UserError: the optimizer or the schedule is unknown, or an option that has no effect on it is set.
     """
-    if config.name != "adamax":
-        raise UserError(unknown_name("optimizer.name", "optimizer", config.name, ("adamax",)))
-    schedule = WarmupSchedule(config.learning_rate, total_steps, config.warmup, config.schedule)
-    rule = CorrectedAdamax if config.bias_correction else PaperAdamax
-    decay_all = not config.bias_correction if config.decay_all is None else config.decay_all
-    return rule(schedule, weight_decay=config.weight_decay, decay_all=decay_all)
+    if config.name not in RULES:
+        raise UserError(unknown_name("optimizer.name", "optimizer", config.name, RULES))
+    if config.bias_correction and config.name != "adamax":
+        raise UserError(f"optimizer.bias_correction: {config.name} always corrects; the choice is adamax's")
+    schedule = WarmupSchedule(config.learning_rate, total_steps, config.warmup, config.schedule, config.power)
+    rule, decay_all = RULES[config.name](config)
+    return rule(
+        schedule,
+        weight_decay=0.0 if config.name == "adam" else config.weight_decay,
+        decay_all=decay_all if config.decay_all is None else config.decay_all,
+        factors=lambda paths: rate_factors(paths, config),
+    )
 
 
 def clip_by_global_norm(gradients: Sequence[tf.Tensor], limit: float) -> tuple[list[tf.Tensor], tf.Tensor]:

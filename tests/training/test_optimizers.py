@@ -10,13 +10,15 @@ import tensorflow as tf
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.training.optimizers import (
-    SCHEDULES,
+    RULES,
+    Adam,
     CorrectedAdamax,
+    Lamb,
     PaperAdamax,
-    WarmupSchedule,
     build_optimizer,
     clip_by_global_norm,
 )
+from mtdnn_tf.training.rates import SCHEDULES, WarmupSchedule, rate_factors
 
 START = [1.0, -2.0, 3.0]
 GRADIENTS = [[0.5, -0.25, 0.0], [0.1, 0.3, -0.2], [0.1, 0.3, -0.2]]
@@ -44,7 +46,58 @@ def test_corrected_rule_follows_the_golden_trace():
     np.testing.assert_allclose(trace[-1], [0.8401, -1.9093, 3.0466], atol=1e-4)
 
 
-@pytest.mark.parametrize("rule", [PaperAdamax, CorrectedAdamax])
+@pytest.mark.parametrize(
+    ("rule", "keras_rule"),
+    [
+        (Adam(0.1, weight_decay=0.0), keras.optimizers.Adam(0.1, epsilon=1e-6)),
+        (Adam(0.1, weight_decay=0.02), keras.optimizers.AdamW(0.1, epsilon=1e-6, weight_decay=0.02)),
+        (Lamb(0.1, weight_decay=0.0), keras.optimizers.Lamb(0.1, epsilon=1e-6)),
+    ],
+    ids=["adam", "adamw", "lamb"],
+)
+def test_a_rule_is_keras_own_where_every_variable_is_always_updated(rule, keras_rule):
+    np.testing.assert_allclose(_trace(rule, GRADIENTS), _trace(keras_rule, GRADIENTS), atol=2e-5)
+
+
+def test_adam_s_first_step_is_the_rate_along_the_sign():
+    np.testing.assert_allclose(_trace(Adam(0.1, weight_decay=0.0), [[5.0, -0.2, 0.0]])[0], [0.9, -1.9, 3.0], atol=1e-5)
+
+
+def test_lamb_s_first_step_is_the_rate_times_the_weights_norm():
+    [first] = _trace(Lamb(0.1, weight_decay=0.0), [[5.0, -0.2, 0.1]])
+    assert np.linalg.norm(np.subtract(first, START)) == pytest.approx(0.1 * np.linalg.norm(START), rel=1e-4)
+
+
+PATHS = [
+    "token_embedding/embeddings",
+    "embeddings_layer_norm/gamma",
+    "transformer_layer_0/self_attention_layer/query/kernel",
+    "transformer_layer_1/feedforward_output_dense/bias",
+    "pooled_dense/kernel",
+    "rte/logits/kernel",
+]
+
+
+def test_rates_fall_layer_by_layer_towards_the_embeddings():
+    config = OptimizerConfig(layer_decay=0.5, embedding_rate=0.1, head_rate=10.0)
+    assert rate_factors(PATHS, config) == pytest.approx([0.025, 0.025, 0.5, 1.0, 1.0, 10.0])
+    assert rate_factors(PATHS, OptimizerConfig()) == [1.0] * 6
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_factors_scale_each_variable_s_step(name):
+    config = OptimizerConfig(name=name, schedule="constant", warmup=0.0, weight_decay=0.0, head_rate=3.0)
+    optimizer = build_optimizer(config, 10)
+    with keras.name_scope("pooled_dense"):
+        deep = keras.Variable([1.0], name="kernel")
+    head = keras.Variable([1.0], name="rte")
+    assert deep.path == "pooled_dense/kernel"
+    optimizer.build([deep, head])
+    optimizer.apply([tf.constant([0.4])] * 2, [deep, head])
+    assert 1.0 - head.numpy() == pytest.approx(3.0 * (1.0 - deep.numpy()), rel=1e-2)
+
+
+@pytest.mark.parametrize("rule", [PaperAdamax, CorrectedAdamax, Adam, Lamb])
 def test_a_variable_without_gradient_does_not_move_and_stays_young(rule):
     encoder, head = keras.Variable([1.0], name="encoder"), keras.Variable([1.0], name="head")
     optimizer = rule(0.1)
@@ -78,9 +131,15 @@ def test_every_schedule_rises_in_a_line_from_zero_and_is_never_negative(shape):
 
 def test_schedules_differ_where_they_should():
     at = {shape: float(WarmupSchedule(1.0, 100, 0.1, shape)(10)) for shape in SCHEDULES}
-    assert at == pytest.approx({"linear": 1.0, "linear_jump": 0.9, "constant": 1.0})
+    assert at == pytest.approx({"linear": 1.0, "linear_jump": 0.9, "cosine": 1.0, "polynomial": 1.0, "constant": 1.0})
+    middle = {shape: float(WarmupSchedule(1.0, 100, 0.1, shape)(55)) for shape in SCHEDULES}
+    assert middle == pytest.approx(
+        {"linear": 0.5, "linear_jump": 0.45, "cosine": 0.5, "polynomial": 0.25, "constant": 1.0}
+    )
     end = {shape: float(WarmupSchedule(1.0, 100, 0.1, shape)(100)) for shape in SCHEDULES}
-    assert end == pytest.approx({"linear": 0.0, "linear_jump": 0.0, "constant": 1.0})
+    assert end == pytest.approx(
+        {"linear": 0.0, "linear_jump": 0.0, "cosine": 0.0, "polynomial": 0.0, "constant": 1.0}, abs=1e-6
+    )
     assert float(WarmupSchedule(1.0, 100, 0.0, "linear")(0)) == 1.0
 
 
@@ -94,6 +153,11 @@ def test_schedule_survives_its_configuration():
 def test_unknown_names_are_answered_with_the_closest(change, message):
     with pytest.raises(UserError, match=f"Did you mean {message}"):
         build_optimizer(OptimizerConfig(**change), 10)
+
+
+def test_an_option_that_has_no_effect_is_refused():
+    with pytest.raises(UserError, match=r"optimizer\.bias_correction: lamb always corrects"):
+        build_optimizer(OptimizerConfig(name="lamb", bias_correction=True), 10)
 
 
 def test_clipping_scales_all_gradients_by_their_common_norm():

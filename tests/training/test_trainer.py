@@ -8,6 +8,7 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import OptimizerConfig
+from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.experiment import compile_trainer
 from mtdnn_tf.training.checkpoints import model_parts
 from mtdnn_tf.training.loss_weighting import LOSS_WEIGHTINGS
@@ -211,3 +212,26 @@ def test_every_rule_for_loss_weights_trains(experiment, rule):
     weights = [trainer.weighting.weight(name) for name in mixture.task_names]
     assert all(np.isfinite(weights))
     assert (weights == [1.0] * 4) == (rule == "fixed")
+
+
+@pytest.mark.parametrize("runtime", ["fused", "reference"])
+def test_frozen_layers_stay_as_they_are(experiment, runtime):
+    config = mtdnn.load_config(
+        experiment, ["model.freeze_layers=1", f"runtime.encoder={runtime}", "optimizer.warmup=0"]
+    )
+    model, tasks, encoder = build_run_model(config)
+    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    trainer = mtdnn.MultiTaskTrainer(model, tasks)
+    compile_trainer(trainer, config, mixture)
+    before = _values(trainer, tasks)["encoder"]
+    trainer.step("mood", _batch_of(mixture, "mood"))
+    after = _values(trainer, tasks)["encoder"]
+    moved = {name for name in before if np.any(before[name] != after[name])}
+    assert moved
+    assert not [name for name in moved if "embedding" in name or "transformer_layer_0" in name]
+    assert [name for name in moved if "transformer_layer_1" in name]
+
+
+def test_more_frozen_layers_than_there_are_is_told(experiment):
+    with pytest.raises(mtdnn.UserError, match=r"model\.freeze_layers: the encoder has 2 layers; received 3"):
+        build_run_model(mtdnn.load_config(experiment, ["model.freeze_layers=3"]))
