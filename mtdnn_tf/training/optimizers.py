@@ -56,6 +56,7 @@ class Rule(keras.optimizers.Optimizer):
         ]
         paths = [variable.path for variable in variables]
         self._factors = list(self._factors_of(paths)) if self._factors_of else [1.0] * len(paths)
+        self._decays = [self.decay if self.decays(variable) else 0.0 for variable in variables]
 
     def decays(self, variable: keras.Variable) -> bool:
         """Return whether weight decay applies to the variable."""
@@ -67,9 +68,10 @@ class Rule(keras.optimizers.Optimizer):
         updates = self._updates[index]
         updates.assign_add(1.0)
         rate = learning_rate * self._factors[index]
-        decay = self.decay if self.decays(variable) else 0.0
         slots = self._first[index], self._second[index]
-        variable.assign(self._moved(variable, gradient, rate, decay, slots, tf.convert_to_tensor(updates)))
+        variable.assign(
+            self._moved(variable, gradient, rate, self._decays[index], slots, tf.convert_to_tensor(updates))
+        )
 
     def _moved(
         self,

@@ -235,3 +235,20 @@ def test_frozen_layers_stay_as_they_are(experiment, runtime):
 def test_more_frozen_layers_than_there_are_is_told(experiment):
     with pytest.raises(mtdnn.UserError, match=r"model\.freeze_layers: the encoder has 2 layers; received 3"):
         build_run_model(mtdnn.load_config(experiment, ["model.freeze_layers=3"]))
+
+
+@pytest.mark.parametrize("rule", ["adamax", "adamax, corrected", "adamw", "adam", "lamb"])
+def test_every_optimizer_trains(experiment, rule):
+    name, _, corrected = rule.partition(", ")
+    trainer, mixture, tasks = _dropout_free(
+        experiment,
+        f"optimizer.name={name}",
+        f"optimizer.bias_correction={bool(corrected)}".lower(),
+        "optimizer.warmup=0",
+    )
+    before = _values(trainer, tasks)
+    loss, _ = trainer.step("mood", _batch_of(mixture, "mood"))
+    assert _moved(before, _values(trainer, tasks)) == {"encoder", "heads/mood"}
+    for _ in range(20):
+        last, _ = trainer.step("mood", _batch_of(mixture, "mood"))
+    assert last < loss
