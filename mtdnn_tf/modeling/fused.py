@@ -7,12 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
     bias_dropout_residual_norm,
-    bias_split_heads,
     dropped_levels,
-    masked_softmax_dropout,
     random_bytes,
 )
 
@@ -50,11 +49,14 @@ class FusedPass:
         backbone = self._backbone
         tokens = tf.reshape(inputs["token_ids"], [-1])
         segments = tf.reshape(inputs["segment_ids"], [-1])
-        total = tf.gather(self._table(backbone.token_embedding.embeddings), tokens)
-        total += tf.gather(self._table(backbone.segment_embedding.embeddings), segments)
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
-        positions = self._table(backbone.position_embedding.position_embeddings)[:length]
+        total = tf.gather(_whole(backbone.token_embedding.embeddings), tokens)
+        # A product, not a lookup: the gradient of two rows that are named thousands of times.
+        types = _whole(backbone.segment_embedding.embeddings)
+        total += tf.matmul(tf.one_hot(segments, types.shape[0]), types)
+        positions = _whole(backbone.position_embedding.position_embeddings)[:length]
         total = tf.reshape(tf.reshape(total, [batch, length, -1]) + positions, [batch * length, backbone.hidden_dim])
+        total = tf.cast(total, self._dtype)
         norm = backbone.embeddings_layer_norm
         nothing = tf.zeros([backbone.hidden_dim], self._dtype)
         normalise = bias_dropout_residual_norm(norm.epsilon, 0)
@@ -74,24 +76,15 @@ class FusedPass:
         )
         return self._joined(tf.matmul(hidden, self._matrix(outer.kernel)), outer.bias, x, layer._feedforward_layer_norm)
 
-    def _attention(
-        self, attention: Any, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor
-    ) -> tf.Tensor:
+    def _attention(self, part: Any, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Return what attention gives, projected, its bias not yet added: `[batch length, d]`."""
-        width = self._backbone.hidden_dim
-        heads = self._backbone.num_heads
-        parts = (attention._query_dense, attention._key_dense, attention._value_dense)
-        kernel = tf.concat([self._matrix(part.kernel, [width, width]) for part in parts], axis=1)
-        biases = tf.concat([self._vector(part.bias) for part in parts], axis=0)
-        projected = tf.reshape(tf.matmul(x, kernel), [batch, length, 3 * width])
-        query, key, value = bias_split_heads(heads)(projected, biases)
-        scores = tf.matmul(query, key, transpose_b=True)
-        random = self._bytes(tf.shape(scores)) if self._levels else self._no_bytes()
-        shares = masked_softmax_dropout((width // heads) ** -0.5, self._levels)(scores, bias, random)
-        context = tf.transpose(tf.matmul(shares, value), [0, 2, 1, 3])
-        return tf.matmul(
-            tf.reshape(context, [batch * length, width]), self._matrix(attention._output_dense.kernel, [width, width])
-        )
+        width, heads = self._backbone.hidden_dim, self._backbone.num_heads
+        layers = (part._query_dense, part._key_dense, part._value_dense)
+        kernel = tf.concat([self._matrix(layer.kernel, [width, width]) for layer in layers], axis=1)
+        biases = tf.concat([self._vector(layer.bias) for layer in layers], axis=0)
+        random = self._bytes(tf.stack([batch, heads, length, length])) if self._levels else self._no_bytes()
+        context = attention(heads, self._levels)(tf.matmul(x, kernel), biases, bias, random)
+        return tf.matmul(context, self._matrix(part._output_dense.kernel, [width, width]))
 
     def _joined(self, x: tf.Tensor, bias: Any, residual: tf.Tensor, norm: Any) -> tf.Tensor:
         random = self._bytes(tf.shape(x)) if self._levels else self._no_bytes()
@@ -99,14 +92,11 @@ class FusedPass:
         return join(x, self._vector(bias), residual, *_scale_and_shift(norm), random)
 
     def _matrix(self, variable: Any, shape: list[int] | None = None) -> tf.Tensor:
-        value = tf.cast(variable.value, self._dtype)
+        value = tf.cast(_whole(variable), self._dtype)
         return tf.reshape(value, shape) if shape else value
 
     def _vector(self, variable: Any) -> tf.Tensor:
-        return tf.reshape(tf.cast(variable.value, self._dtype), [-1])
-
-    def _table(self, variable: Any) -> tf.Tensor:
-        return tf.cast(tf.convert_to_tensor(variable.value), self._dtype)
+        return tf.reshape(tf.cast(_whole(variable), self._dtype), [-1])
 
     def _bytes(self, shape: tf.Tensor) -> tf.Tensor:
         self._sites += 1
@@ -116,6 +106,10 @@ class FusedPass:
         return tf.zeros([0], tf.uint8)
 
 
-def _scale_and_shift(norm: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return LayerNorm's gamma and beta in float32; under mixed precision Keras hands out rounded values."""
-    return tf.cast(norm.gamma.value, tf.float32), tf.cast(norm.beta.value, tf.float32)
+def _scale_and_shift(norm: Any) -> tuple[Any, Any]:
+    return _whole(norm.gamma), _whole(norm.beta)
+
+
+def _whole(variable: Any) -> Any:
+    """Return a Keras variable's TensorFlow variable; under mixed precision `value` is a rounded copy inside a layer's call."""
+    return variable._value

@@ -21,7 +21,7 @@ _LEVELS = (
 )
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a chain by XLA, once for each shape that it meets."""
     return tf.function(function, jit_compile=True, reduce_retracing=True, autograph=False)
 
@@ -52,7 +52,7 @@ def dropped_levels(rate: float) -> int:
     return round(rate * _LEVELS)
 
 
-def _kept(random: tf.Tensor, levels: int) -> tf.Tensor:
+def kept(random: tf.Tensor, levels: int) -> tf.Tensor:
     """Return what elements are multiplied by, `float32`: 0, or the inverse of the share that is kept."""
     return tf.where(random >= tf.constant(levels, tf.uint8), _LEVELS / (_LEVELS - levels), 0.0)
 
@@ -92,19 +92,22 @@ def bias_activation(name: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Return the function from `x [rows, d]` and `bias [d]` to the activation of their sum (a key of `bert.ACTIVATIONS`)."""
     activation, slope = _SLOPES[name]
 
-    def total(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        return tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
+    def both(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        total = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
+        return tf.cast(activation(total), x.dtype), tf.cast(slope(total), x.dtype)
 
-    forwards = _kernel(lambda x, bias: tf.cast(activation(total(x, bias)), x.dtype))
-    backwards = _kernel(lambda x, bias, dy: tf.cast(slope(total(x, bias)) * tf.cast(dy, tf.float32), x.dtype))
+    # What the gradient keeps is the slope, not x: erf is dear, and both are at hand here.
+    forwards = kernel(both)
 
     @tf.custom_gradient
     def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+        y, slopes = forwards(x, bias)
+
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = backwards(x, bias, dy)
+            dx = slopes * dy
             return dx, column_sums(dx)
 
-        return forwards(x, bias), gradient
+        return y, gradient
 
     return apply
 
@@ -124,7 +127,7 @@ def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.
     ) -> tuple[tf.Tensor, tf.Tensor]:
         added = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
         if levels:
-            added *= _kept(random, levels)
+            added *= kept(random, levels)
         total = tf.cast(residual, tf.float32) + added
         mean = tf.reduce_mean(total, axis=-1, keepdims=True)
         centred = total - mean
@@ -140,10 +143,10 @@ def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.
         scaled = dy * gamma
         along = tf.reduce_mean(scaled * wide, axis=-1, keepdims=True)
         total = (scaled - tf.reduce_mean(scaled, axis=-1, keepdims=True) - wide * along) * inverse
-        dx = total * _kept(random, levels) if levels else total
+        dx = total * kept(random, levels) if levels else total
         return tf.cast(total, hat.dtype), tf.cast(dx, hat.dtype), tf.cast(dy * wide, hat.dtype)
 
-    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
+    forwards_kernel, backwards_kernel = kernel(forwards), kernel(backwards)
 
     @tf.custom_gradient
     def apply(
@@ -157,71 +160,5 @@ def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.
             return dx, column_sums(dx), dresidual, *sums, None
 
         return y, gradient
-
-    return apply
-
-
-# --- attention -------------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def masked_softmax_dropout(scale: float, levels: int) -> Callable[..., tf.Tensor]:
-    """Return dropout(softmax(scale scores + bias)) as a function of scores, bias and random bytes.
-
-    Scores are `[batch, heads, length, length]`, the bias `[batch, length] float32` (0 on tokens, very negative on padding).
-    """
-
-    def forwards(scores: Any, bias: Any, random: Any) -> Any:
-        logits = tf.cast(scores, tf.float32) * scale + bias[:, tf.newaxis, tf.newaxis, :]
-        powers = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
-        shares = powers / tf.reduce_sum(powers, axis=-1, keepdims=True)
-        dropped = shares * _kept(random, levels) if levels else shares
-        return tf.cast(dropped, scores.dtype), tf.cast(shares, scores.dtype)
-
-    def backwards(shares: Any, random: Any, dy: Any) -> Any:
-        wide, dy = tf.cast(shares, tf.float32), tf.cast(dy, tf.float32)
-        if levels:
-            dy *= _kept(random, levels)
-        along = tf.reduce_sum(wide * dy, axis=-1, keepdims=True)
-        return tf.cast(wide * (dy - along) * scale, shares.dtype)
-
-    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
-
-    @tf.custom_gradient
-    def apply(scores: tf.Tensor, bias: tf.Tensor, random: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-        dropped, shares = forwards_kernel(scores, bias, random)
-
-        def gradient(dy: tf.Tensor) -> tuple[Any, ...]:
-            return backwards_kernel(shares, random, dy), None, None
-
-        return dropped, gradient
-
-    return apply
-
-
-@functools.cache
-def bias_split_heads(heads: int) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Return the function from `x [batch, length, 3 d]` and `bias [3 d]` to query, key, value `[batch, heads, length, d / heads]`."""
-
-    def forwards(x: Any, bias: Any) -> Any:
-        added = tf.cast(tf.cast(x, tf.float32) + tf.cast(bias, tf.float32), x.dtype)
-        shape = tf.shape(x)
-        parts = tf.reshape(added, [shape[0], shape[1], 3, heads, x.shape[-1] // (3 * heads)])
-        return tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
-
-    def backwards(query: Any, key: Any, value: Any) -> Any:
-        parts = tf.transpose(tf.stack([query, key, value]), [1, 3, 0, 2, 4])
-        shape = tf.shape(parts)
-        return tf.reshape(parts, [shape[0], shape[1], 3 * heads * query.shape[-1]])
-
-    forwards_kernel, backwards_kernel = _kernel(forwards), _kernel(backwards)
-
-    @tf.custom_gradient
-    def apply(x: tf.Tensor, bias: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Gradient]:
-        def gradient(*dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = backwards_kernel(*dy)
-            return dx, column_sums(tf.reshape(dx, [-1, x.shape[-1]]))
-
-        return tuple(forwards_kernel(x, bias)), gradient
 
     return apply

