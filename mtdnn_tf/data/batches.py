@@ -146,11 +146,15 @@ def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray
 
 
 def evaluation_batches(
-    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int]
+    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int], share: tuple[int, int] = (0, 1)
 ) -> tuple[tf.data.Dataset, np.ndarray]:
-    """Return all rows in batches of similar length, and the order that they come in, `[rows] int64`."""
+    """Return rows in batches of similar length, and the order that they come in, `[rows] int64`.
+
+    `share` is (number, of how many): every so many-th row only, so that workers' shares are of equal size and length.
+    """
     rows = _Rows(tokenized, buckets, task_id=0)
-    order = np.argsort(tokenized.lengths, kind="stable")
+    number, shares = share
+    order = np.argsort(tokenized.lengths, kind="stable")[number::shares]
     indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
     return indices.map(rows.batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), order
 
