@@ -96,6 +96,7 @@ class Replicas(Distribution):
         self.num_replicas = strategy.num_replicas_in_sync
         self.share, self.is_chief = share, share[0] == 0
         self._static_shapes = static_shapes
+        self._sums: dict[np.dtype, _Compiled] = {}  # over workers, by dtype
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """See `Distribution`."""
@@ -153,16 +154,16 @@ class Replicas(Distribution):
             return array
         # The first replica of each worker brings the array, the others nothing.
         local = self.num_replicas // self.share[1]
+        flat = array.reshape(-1)
         contributions = self._strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(
-                array if context.replica_id_in_sync_group % local == 0 else np.zeros_like(array)
+            lambda context: tf.constant(flat if context.replica_id_in_sync_group % local == 0 else np.zeros_like(flat))
+        )
+        if array.dtype not in self._sums:
+            self._sums[array.dtype] = _Compiled(
+                lambda values: self._first(self._strategy.run(self._sum, args=(values,))), self._static_shapes
             )
-        )
-        run = tf.function(
-            lambda values: self._first(self._strategy.run(self._sum, args=(values,))), autograph=False
-        )
-        result: np.ndarray = run(contributions).numpy()
-        return result
+        result: np.ndarray = self._sums[array.dtype](contributions).numpy()
+        return result.reshape(array.shape)
 
     def on_chief(self, function: Callable[[], Any]) -> Any:
         """See `Distribution`."""

@@ -22,7 +22,7 @@ def cut_batch(batch: Arrays, replicas: int, rows_of_part: Callable[[int], int] =
     each copy a group of its own. `sample_weight` `[rows] float32` is 1 for rows of the batch and 0 for these.
 
     Args:
-        batch: as `training_batches` gives them: `group` counts the items from 0.
+        batch: as `TrainingBatches` gives them: `group` counts the items from 0.
         replicas: the number of parts.
         rows_of_part: from the most rows that a part has to the rows that all get; at least as many.
     """
