@@ -35,7 +35,9 @@ def worker_environments(workers: int) -> list[dict[str, str]]:
             opened.bind(("localhost", 0))
         hosts = [f"localhost:{opened.getsockname()[1]}" for opened in sockets]
     tasks = [{"type": "worker", "index": index} for index in range(workers)]
-    return [dict(os.environ) | {"TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": task})} for task in tasks]
+    return [
+        dict(os.environ) | {"TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": task})} for task in tasks
+    ]
 
 
 def run_workers(command: Sequence[str], workers: int) -> int:
@@ -80,9 +82,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _pass_on(index: int, stream: IO[bytes]) -> threading.Thread:
     def copy() -> None:
-        for line in stream:
-            sys.stdout.write(f"[worker {index}] {line.decode('utf-8', errors='replace').rstrip()}\n")
-            sys.stdout.flush()
+        with stream:
+            for line in stream:
+                sys.stdout.write(f"[worker {index}] {line.decode('utf-8', errors='replace').rstrip()}\n")
+                sys.stdout.flush()
 
     reader = threading.Thread(target=copy, daemon=True)
     reader.start()

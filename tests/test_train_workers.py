@@ -42,7 +42,10 @@ def test_one_that_fails_stops_the_others():
 def test_one_that_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr(train_workers, "GRACE", 1.0)
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    assert run_workers([sys.executable, "-c", ignore + INDEX + "time.sleep(1 + 60 * (1 - index)); sys.exit(index)"], 2) == 1
+    assert (
+        run_workers([sys.executable, "-c", ignore + INDEX + "time.sleep(1 + 60 * (1 - index)); sys.exit(index)"], 2)
+        == 1
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

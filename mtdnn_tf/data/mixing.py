@@ -87,7 +87,6 @@ class Mixture:
         # The choice loses the count (choose_from_datasets does not know that no input runs dry).
         return dataset.apply(tf.data.experimental.assert_cardinality(len(choices))).prefetch(tf.data.AUTOTUNE)
 
-
     def _items(self, choices: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Return the items of the batches that the choices name, `[batches, any] int64`, filled up with -1."""
         streams = []

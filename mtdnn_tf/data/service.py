@@ -32,7 +32,9 @@ def check_service(address: str, bytes_of_tokens: int) -> None:
     """
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
-        raise UserError(f"data.service: must be the address of a dispatcher, as in grpc://host:5000. Received: {address!r}")
+        raise UserError(
+            f"data.service: must be the address of a dispatcher, as in grpc://host:5000. Received: {address!r}"
+        )
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=_TIMEOUT).close()
     except (OSError, OverflowError) as error:

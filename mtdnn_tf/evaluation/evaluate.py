@@ -37,9 +37,7 @@ class Predictor:
         """Return the logits of every row, in file order: `[examples, classes] float32`."""
         name = task.head_of or task.name
         head, distribution = self._head(name), self._distribution
-        batches, order = evaluation_batches(
-            tokenized, self.data.eval_batch_size, self.data.buckets, distribution.share
-        )
+        batches, order = evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets, distribution.share)
         result = np.zeros([len(tokenized.lengths), self.model.output[name].shape[-1]], np.float32)
         if len(order):
             result[order] = np.concatenate([head(batch) for batch in batches])
@@ -49,9 +47,7 @@ class Predictor:
         if name not in self._heads:
             model = task_model(self.model, name)
             signature = {name: BATCH_SPEC[name] for name in INPUTS}
-            self._heads[name] = self._distribution.compile_rows(
-                lambda inputs: model(inputs, training=False), signature
-            )
+            self._heads[name] = self._distribution.compile_rows(lambda inputs: model(inputs, training=False), signature)
         return self._heads[name]
 
 

@@ -220,9 +220,7 @@ class Replicas(Distribution):
         """Return the parts as one value of which each replica of this worker gets its own, the first the part `first`."""
 
         def part(context: Any) -> dict[str, tf.Tensor]:
-            return {
-                name: tf.constant(value) for name, value in parts[context.replica_id_in_sync_group - first].items()
-            }
+            return {name: tf.constant(value) for name, value in parts[context.replica_id_in_sync_group - first].items()}
 
         return self._strategy.experimental_distribute_values_from_function(part)
 

@@ -65,9 +65,7 @@ class MultiTaskTrainer:
     host from the mixture's schedule, and each task has a compiled step of its own, traced when it is first needed.
     """
 
-    def __init__(
-        self, model: keras.Model, tasks: Sequence[TaskSpec], distribution: Distribution | None = None
-    ) -> None:
+    def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec], distribution: Distribution | None = None) -> None:
         """Take a model of `build_model`, its tasks, and the devices in whose scope it was built (None: one)."""
         self.model = model
         self.distribution = distribution or Distribution()

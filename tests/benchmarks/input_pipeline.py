@@ -18,7 +18,7 @@ from tokenizers import BertWordPieceTokenizer
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import DataConfig, ExperimentConfig, SourceConfig, TaskConfig
-from mtdnn_tf.data.batches import TokenizedTask, tokenize_task, TrainingBatches
+from mtdnn_tf.data.batches import TokenizedTask, TrainingBatches, tokenize_task
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.sources import Examples, read_examples
 from mtdnn_tf.data.text import Tokenizer

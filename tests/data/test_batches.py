@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtdnn_tf.data.batches import BATCH_SPEC, evaluation_batches, num_batches, tokenize_task, TrainingBatches
+from mtdnn_tf.data.batches import BATCH_SPEC, TrainingBatches, evaluation_batches, num_batches, tokenize_task
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.modeling.encoders import CHARACTER_VOCABULARY

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.batches import tokenize_task, TrainingBatches
+from mtdnn_tf.data.batches import TrainingBatches, tokenize_task
 from mtdnn_tf.data.preprocessed import preprocessed_uids, write_preprocessed
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.data.text import Tokenizer

@@ -200,22 +200,19 @@ with distribution.scope():
 distribution.prepare_model(model)
 row = {"token_ids": [[7] * 8], "segment_ids": [[0] * 4 + [1] * 4], "padding_mask": [[1] * 8]}
 inputs = {name: tf.constant(value * 3) for name, value in row.items()}
+states = [v for part in model_parts(model, tasks).values() for name, v in part.items() if name.startswith("seed_")]
 for name in ("mood1", "follows1"):
     head = task_model(model, name)
     step = tf.function(lambda: strategy.experimental_local_results(strategy.run(lambda: head(inputs, training=True))))
-    states = {n: v.numpy().copy() for part in model_parts(model, tasks).values() for n, v in part.items() if "seed_" in n}
+    saved = [state.numpy() for state in states]
     first, second = step(), step()
     assert not np.allclose(*first, atol=1e-4), "masks of two replicas are the same"
     assert not np.allclose(first[1], second[1], atol=1e-4), "masks of two steps are the same"
-    for part in model_parts(model, tasks).values():
-        for variable in part.values():
-            copies = [value.numpy() for value in strategy.experimental_local_results(variable)]
-            np.testing.assert_array_equal(*copies)  # states, and so checkpoints, do not differ
-    again = {}
-    for part in model_parts(model, tasks).values():
-        for n, variable in part.items():
-            if "seed_" in n:
-                variable.assign(states[n])
+    for state in states:  # what a checkpoint holds is the same on every replica
+        np.testing.assert_array_equal(*(copy.numpy() for copy in strategy.experimental_local_results(state)))
+    for state, value in zip(states, saved, strict=True):
+        state.assign(value)
+    np.testing.assert_array_equal(first, step())
 print("differ")
 """
 
