@@ -133,6 +133,10 @@ def run_experiment(
         UserError: bad configuration, data, weights, directory or devices, or numbers that are not finite while training.
     """
     model_dir = Path(model_dir)
+    if config.runtime.strategy == "tpu" and config.data.bucketing != "length":
+        raise UserError(
+            f"runtime.strategy: 'tpu' needs batches of few lengths: set data.bucketing to 'length'. Received: {config.data.bucketing!r}"
+        )
     distribution = build_distribution(config.runtime.strategy)
     prepare_runtime(config)
     # Everything that can be wrong with the input is found before the directory is touched.

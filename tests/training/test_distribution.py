@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.evaluation.runs import load_run
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.train_workers import worker_environments
 from mtdnn_tf.training import checkpoints
@@ -81,7 +82,7 @@ def one(nine):
     return run_experiment(config, nine.parent / "one", verbose=0)
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=["mirrored", pytest.param("multi_worker", marks=pytest.mark.slow)])
 def several(request, nine):
     """A run on two devices or of two workers: its folder, and the scores that each process ended with."""
     folder = nine.parent / request.param
@@ -121,18 +122,25 @@ def test_weights_and_slots_end_the_same(one, several):
     _same_weights(several[0], one.run.model_dir)
 
 
-def test_scores_are_those_of_one_device_on_every_worker(one, several):
-    for scores in several[1]:
-        assert scores.keys() == one.scores.keys()
-        for task, expected in one.scores.items():
-            assert scores[task] == pytest.approx(expected, abs=1e-4), task
-    predictions = [sorted((folder / "predictions").iterdir()) for folder in (several[0], one.run.model_dir)]
-    for ours, theirs in zip(*predictions, strict=True):
-        # [:, 2:] is the answer: probabilities or a score
-        cells = [[line.split("\t")[2:] for line in path.read_text().splitlines()[1:]] for path in (ours, theirs)]
-        for row, expected in zip(*cells, strict=True):
-            assert row[:-2] == expected[:-2]
-            np.testing.assert_allclose(np.array(row[-1:], float), np.array(expected[-1:], float), atol=1e-5)
+def test_scores_are_those_that_one_device_gives_the_same_model(several):
+    folder, of_workers, _ = several
+    run = load_run(folder)  # its best model, on one device
+    expected = mtdnn.evaluate_tasks(run.model, run.tasks, run.encoder, config=run.config)
+    for scores in of_workers:
+        assert scores.keys() == expected.keys()
+        for task, values in expected.items():
+            assert scores[task] == pytest.approx(values, abs=1e-6), task
+
+
+def test_every_prediction_is_that_of_one_device(one, several):
+    paths = [sorted((folder / "predictions").iterdir()) for folder in (several[0], one.run.model_dir)]
+    assert [path.name for path in paths[0]] == [path.name for path in paths[1]]
+    assert len(paths[0]) == 9
+    for ours, theirs in zip(*paths, strict=True):
+        cells = [[line.split("\t") for line in path.read_text().splitlines()[1:]] for path in (ours, theirs)]
+        assert [row[:2] for row in cells[0]] == [row[:2] for row in cells[1]]
+        values = [[float(row[-1]) for row in rows] for rows in cells]  # the last probability, or the score
+        np.testing.assert_allclose(*values, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -256,3 +264,9 @@ def test_a_tpu_that_is_not_there_is_refused_in_one_line(experiment, tmp_path, mo
         run_experiment(mtdnn.load_config(experiment, ["runtime.strategy=tpu"]), tmp_path / "run", verbose=0)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tpu_needs_few_lengths(experiment, tmp_path):
+    config = mtdnn.load_config(experiment, ["runtime.strategy=tpu", "data.bucketing=none"])
+    with pytest.raises(mtdnn.UserError, match=r"^runtime\.strategy: 'tpu' .*data\.bucketing"):
+        run_experiment(config, tmp_path / "run", verbose=0)
