@@ -102,6 +102,7 @@ class DataConfig:
     batch_size: Count = 32  # examples; for ranking, queries
     eval_batch_size: Count = 64
     cache_dir: str = ""  # folder that keeps tokenised splits for later runs; empty: none
+    service: str = ""  # dispatcher of a tf.data service that makes the batches, grpc://host:port; empty: none
     # length: batches of similar lengths, padded to a bucket; none: shuffled batches, padded to their longest row.
     bucketing: Annotated[str, one_of("length", "none")] = "length"
     # Padded lengths; those over max_length are left out.
@@ -254,7 +255,7 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _decisive(config: ExperimentConfig) -> dict[str, Any]:
-    return config_to_dict(replace(config, data=replace(config.data, cache_dir="")))
+    return config_to_dict(replace(config, data=replace(config.data, cache_dir="", service="")))
 
 
 def dump_config(config: ExperimentConfig) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.config import ExperimentConfig, config_differences, dump_config
+from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
@@ -26,6 +29,7 @@ from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.distribution import Distribution, build_distribution
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
@@ -50,19 +54,16 @@ class Outcome:
     scores: dict[str, Any]
     mixture: Mixture
     seconds: float  # of training, in this process
+    is_chief: bool = True  # False: another worker wrote the run directory
 
 
 def prepare_runtime(config: ExperimentConfig) -> None:
     """Set seeds, precision and determinism of this process.
 
     Raises:
-        UserError: a strategy or precision that this version does not train with.
+        UserError: a precision that this version does not train with.
     """
     runtime = config.runtime
-    if runtime.strategy != "none":
-        raise UserError(
-            f"runtime.strategy: {runtime.strategy!r} is not supported by this version, which trains on one device; use 'none'"
-        )
     if runtime.precision == "mixed_float16":
         raise UserError(
             "runtime.precision: 'mixed_float16' is not supported by this version, which has no loss scaling; "
@@ -119,6 +120,8 @@ def run_experiment(
 ) -> Outcome:
     """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
 
+    Of several workers (`runtime.strategy: multi_worker`) only the chief touches the directory: the others need not see it.
+
     Args:
         config: the experiment.
         model_dir: the run directory; see WORKSPACE.md for its layout.
@@ -127,29 +130,61 @@ def run_experiment(
         verbose: as in `MultiTaskTrainer.fit`.
 
     Raises:
-        UserError: bad configuration, data, weights or directory, or numbers that are not finite while training.
+        UserError: bad configuration, data, weights, directory or devices, or numbers that are not finite while training.
     """
     model_dir = Path(model_dir)
+    if config.runtime.strategy == "tpu" and config.data.bucketing != "length":
+        raise UserError(
+            f"runtime.strategy: 'tpu' needs batches of few lengths: set data.bucketing to 'length'. Received: {config.data.bucketing!r}"
+        )
+    distribution = build_distribution(config.runtime.strategy)
     prepare_runtime(config)
     # Everything that can be wrong with the input is found before the directory is touched.
-    model, tasks, encoder = build_run_model(config)
+    with distribution.scope():
+        model, tasks, encoder = build_run_model(config)
+    distribution.prepare_model(model)
     mixture = build_mixture(tasks, encoder, config)
-    scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
-    prepare_directory(config, model_dir, fresh)
-    write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
-    _tell_skipped(model_dir / "skipped_rows.txt", mixture, scorer)
+    scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data, distribution=distribution)
+    if distribution.share[1] > 1:
+        distribution.check_agreement(_what_workers_share(config, mixture, scorer))
     run = Run(model, tasks, encoder, config, model_dir)
+    distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh))
 
     started = time.perf_counter()
-    _train(run, mixture, scorer, verbose)
+    _train(run, mixture, scorer, distribution, verbose)
     seconds = time.perf_counter() - started
 
-    scores = _best_scores(run, scorer)
+    scores = _best_scores(run, scorer, distribution)
+    if not distribution.is_chief:
+        return Outcome(run, scores, mixture, seconds, is_chief=False)
     write_scores(model_dir / "scores.json", "dev", scores)
     write_predictions(model_dir / "predictions", scorer, "dev")
     write_report(run, mixture, scores, command=command)
     write_model_card(run, mixture, scores, command=command)
     return Outcome(run, scores, mixture, seconds)
+
+
+def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool) -> None:
+    prepare_directory(run.config, run.model_dir, fresh)
+    write_text_atomically(run.model_dir / "tasks.yaml", dump_tasks(run.tasks))
+    _tell_skipped(run.model_dir / "skipped_rows.txt", mixture, scorer)
+
+
+def _what_workers_share(config: ExperimentConfig, mixture: Mixture, scorer: SplitScorer) -> dict[str, str]:
+    """Return hashes of what decides every step: paths may differ from machine to machine, what they hold may not."""
+    plain = config_to_dict(config)
+    sections = {name: plain.get(name) for name in ("mixing", "model", "optimizer", "training", "runtime")}
+    sections["data"] = {
+        name: value for name, value in plain.get("data", {}).items() if name not in ("root", "cache_dir", "service")
+    }
+    rows = hashlib.sha256()
+    for split in [*mixture.tokenized.values(), *(split for _, split in scorer.splits)]:
+        for array in (split.token_ids, split.row_splits, split.known_labels):
+            rows.update(np.ascontiguousarray(array).tobytes())
+    return {
+        "configuration": hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest(),
+        "data": rows.hexdigest(),
+    }
 
 
 def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
@@ -164,17 +199,22 @@ def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
         print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
-def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
+def _train(run: Run, mixture: Mixture, scorer: SplitScorer, distribution: Distribution, verbose: int | str) -> None:
     config, training = run.config, run.config.training
-    trainer = MultiTaskTrainer(run.model, run.tasks)
+    trainer = MultiTaskTrainer(run.model, run.tasks, distribution)
     compile_trainer(trainer, config, mixture)
-    state = _restore(run, trainer)
+    state = _restore_from_chief(run, trainer)
     if state is not None and state.epoch >= training.epochs:
-        print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
+        if distribution.is_chief:
+            print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
-    log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
-    lines = not sys.stdout.isatty() and verbose != 0
-    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, training.checkpoint_every, lines)
+    writes = distribution.is_chief
+    log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.global_step if state else 0)
+    callbacks: list[keras.callbacks.Callback] = []
+    if writes:
+        lines = not sys.stdout.isatty() and verbose != 0
+        logs = run.model_dir / "logs"
+        callbacks = [StepLog(trainer, log, logs, training.log_every, training.checkpoint_every, lines)]
     keeper = Keeper(
         trainer,
         run.tasks,
@@ -185,9 +225,10 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) 
         training.checkpoint_every,
         training.keep_checkpoints,
         state.best_score if state else None,
+        writes,
     )
     start = (state.epoch, state.step) if state else (0, 0)
-    trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
+    trainer.fit(mixture, training.epochs, [*callbacks, keeper], start, verbose if writes else 0)
 
 
 def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture: Mixture) -> None:
@@ -202,8 +243,11 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
         raise UserError(
             "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
         )
+    with trainer.distribution.scope():
+        steps = training.epochs * updates_per_epoch(mixture, training.accumulate)
+        optimizer = build_optimizer(config.optimizer, steps)
     trainer.compile(
-        build_optimizer(config.optimizer, training.epochs * updates_per_epoch(mixture, training.accumulate)),
+        optimizer,
         config.optimizer.clip_norm,
         weighting=build_loss_weighting(list(trainer.tasks.values()), training),
         accumulate=training.accumulate,
@@ -211,13 +255,37 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
     )
 
 
-def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
+def _best_scores(run: Run, scorer: SplitScorer, distribution: Distribution) -> dict[str, Any]:
     """Load the best model, and score it unless it is the one that the last epoch ended with, scored a moment ago."""
-    best = find_weights(run.model_dir)
-    if scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs:
-        checkpoints.load_model(best, run.model, run.tasks)
+
+    def load() -> bool:
+        best = find_weights(run.model_dir)
+        loaded = scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs
+        if loaded:
+            checkpoints.load_model(best, run.model, run.tasks)
+        return loaded
+
+    if distribution.on_chief(load) or scorer.scores is None:
+        distribution.copy_from_chief([variable.value for variable in run.model.variables])
         return scorer()
     return scorer.scores
+
+
+def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
+    """Restore on the chief, and give every worker what it found."""
+    distribution = trainer.distribution
+
+    def restore() -> dict[str, Any] | None:
+        found = _restore(run, trainer)
+        return asdict(found) if found else None
+
+    state = distribution.on_chief(restore)
+    distribution.copy_from_chief([v.value for v in (*run.model.variables, *trainer.optimizer.variables)])
+    if state is None:
+        return None
+    if not distribution.is_chief:
+        trainer.weighting.restore(state["loss_weighting"])
+    return checkpoints.State(**state)
 
 
 def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:

@@ -25,6 +25,8 @@ def main() -> None:
 
     command = shlex.join(["python", "-m", "mtdnn_tf.train", *sys.argv[1:]])
     outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command)
+    if not outcome.is_chief:
+        return
     print(f"\n{score_table(outcome.scores, outcome.run.tasks)}\n")
     print(f"run: {model_dir}  (report.html, MODEL_CARD.md, scores.json, best/, logs/ for TensorBoard)")
     print("next:")

@@ -47,6 +47,7 @@ TOP = {
     "answering",
     "cli",
     "train",
+    "train_workers",
     "evaluate",
     "predict",
     "export",

@@ -38,7 +38,8 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
             f"encoder {config.encoder.source}"
         )
     encoder.backbone.freeze(config.model.freeze_layers)
-    encoder.backbone.fused = uses_fused_pass(config.runtime.encoder)
+    # A TPU may be on another machine, whose devices are not among this one's.
+    encoder.backbone.fused = uses_fused_pass(config.runtime.encoder) and config.runtime.strategy != "tpu"
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 
 

@@ -23,16 +23,21 @@ Scores = dict[str, Any]  # {"rte": {"accuracy": 0.6}, ..., "average": 0.6}
 class MetricsLog:
     """`metrics.jsonl`: one JSON object a line, each with the global step that it belongs to."""
 
-    def __init__(self, path: Path, resume_at: int) -> None:
-        """Open for appending; lines of steps after `resume_at` belong to work that is about to be repeated and go."""
+    def __init__(self, path: Path | None, resume_at: int) -> None:
+        """Open for appending; lines of steps after `resume_at` belong to work that is about to be repeated and go.
+
+        Without a path (on a worker that is not the chief) nothing is written.
+        """
         self.path = path
-        if path.exists():
+        if path is not None and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= resume_at]
             write_text_atomically(path, "".join(f"{line}\n" for line in kept))
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Append one line."""
+        if self.path is None:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
 
@@ -139,9 +144,14 @@ class Keeper(keras.callbacks.Callback):
         every: int = 0,
         keep: int = 2,
         best_score: float | None = None,
+        writes: bool = True,
     ) -> None:
-        """Take the run directory, the scoring function and the value that decides (`average` or `<task>/<metric>`)."""
+        """Take the run directory, the scoring function and the value that decides (`average` or `<task>/<metric>`).
+
+        Of several workers all score, each its share, and only the chief writes.
+        """
         super().__init__()
+        self.writes = writes
         self.trainer, self.tasks, self.folder, self.score = trainer, tasks, folder, score
         self.best_metric, self.log, self.every, self.keep = best_metric, log, every, keep
         self.best_score = best_score
@@ -165,7 +175,8 @@ class Keeper(keras.callbacks.Callback):
         if self.best_score is None or value > self.best_score:
             self.best_score = value
             state = self._state(epoch + 1, 0, score=value)
-            checkpoints.save(self.folder / "best", self._parts, state, replace=True)
+            if self.writes:
+                checkpoints.save(self.folder / "best", self._parts, state, replace=True)
         self._save(epoch + 1, 0)
 
     def _state(self, epoch: int, step: int, score: float | None = None) -> checkpoints.State:
@@ -175,6 +186,8 @@ class Keeper(keras.callbacks.Callback):
         return checkpoints.State(epoch, step, global_step, labels, score, self.best_score, weighting)
 
     def _save(self, epoch: int, step: int) -> None:
+        if not self.writes:
+            return
         folder = self.folder / "checkpoints"
         parts = self._parts | {"optimizer": checkpoints.optimizer_part(self.trainer.optimizer)}
         name = f"step-{self.trainer.progress.global_step:09d}"

@@ -62,6 +62,10 @@ class Rule(keras.optimizers.Optimizer):
         """Return whether weight decay applies to the variable."""
         return self.decay_all or variable.path.rsplit("/", 1)[-1] not in NOT_DECAYED
 
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """Leave gradients as they are: the step has summed them over replicas, before it clipped them (Keras would after)."""
+        return grads_and_vars
+
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Apply one update to one variable."""
         index = self._get_variable_index(variable)

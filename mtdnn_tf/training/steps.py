@@ -9,16 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.data.batches import BATCH_SPEC
 from mtdnn_tf.errors import unknown_name
 from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.losses import LOSSES
 from mtdnn_tf.training.optimizers import clip_by_global_norm
 from mtdnn_tf.training.surgery import gram_matrix, project_conflicts
 
 Batch = dict[str, tf.Tensor]
-_WEIGHT_SPEC = tf.TensorSpec([], tf.float32, name="weight")
 
 
 class StepResult(NamedTuple):
@@ -36,9 +35,15 @@ class Steps:
     """
 
     def __init__(
-        self, model: keras.Model, tasks: Mapping[str, TaskSpec], optimizer: keras.optimizers.Optimizer, clip_norm: float
+        self,
+        model: keras.Model,
+        tasks: Mapping[str, TaskSpec],
+        optimizer: keras.optimizers.Optimizer,
+        clip_norm: float,
+        distribution: Distribution,
     ) -> None:
-        """Take the model, the tasks with a head of their own, the built optimizer and the largest gradient norm (0: any)."""
+        """Take the model, the tasks with a head of their own, the built optimizer, the largest gradient norm (0: any), devices."""
+        self._distribution = distribution
         self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
         self._shared = _last_shared_kernel(model)
         self._encoder = {id(variable) for variable in model.get_layer("encoder").trainable_variables}
@@ -95,13 +100,14 @@ class Steps:
                 total[key] = total[key] + part if key in total else part
         variables = {id(variable): variable for name in by_task for variable in self._variables[name]}
         clipped, norm = clip_by_global_norm([total[key] for key in variables], self._clip_norm)
-        self._optimizer.apply(clipped, list(variables.values()))
+        self._distribution.on_replicas(lambda: self._optimizer.apply(clipped, list(variables.values())))
         return float(norm)
 
     def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:
         """Return the function from batch and weight to loss, norm at the last shared layer, gradients and their variables."""
         task, model = self._tasks[name], task_model(self._model, name)
         variables, loss_function, shared = model.trainable_variables, LOSSES[task.loss], self._shared
+        sum_over_replicas = self._distribution.sum_over_replicas
 
         def differentiate(batch: Batch, weight: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
@@ -109,14 +115,12 @@ class Steps:
                 loss = loss_function(logits, batch)
                 weighted = weight * loss
             gradients = tape.gradient(weighted, [variable.value for variable in variables])
-            used = [
-                (_dense(gradient), variable)
-                for gradient, variable in zip(gradients, variables, strict=True)
-                if gradient is not None
-            ]
-            at_shared = [gradient for gradient, variable in used if variable is shared]
+            used = [variable for gradient, variable in zip(gradients, variables, strict=True) if gradient is not None]
+            own = [_dense(gradient) for gradient in gradients if gradient is not None]
+            loss, *summed = sum_over_replicas([loss, *own])
+            at_shared = [gradient for gradient, variable in zip(summed, used, strict=True) if variable is shared]
             shared_norm = tf.linalg.global_norm(at_shared) / weight if at_shared else tf.constant(0.0)
-            return loss, shared_norm, [gradient for gradient, _ in used], [variable for _, variable in used]
+            return loss, shared_norm, summed, used
 
         return differentiate
 
@@ -124,29 +128,22 @@ class Steps:
         differentiate = self._differentiated(name)
         optimizer, clip_norm = self._optimizer, self._clip_norm
 
-        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
         def update(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             loss, shared_norm, gradients, variables = differentiate(batch, weight)
             clipped, norm = clip_by_global_norm(gradients, clip_norm)
             optimizer.apply(clipped, variables)
             return loss, norm, shared_norm
 
-        return _weight_as_tensor(update)
+        return self._distribution.compile_step(update)
 
     def _build_gradients(self, name: str) -> Callable[..., Any]:
         differentiate = self._differentiated(name)
 
-        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
         def gradients(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
             loss, shared_norm, values, self._variables[name] = differentiate(batch, weight)
             return loss, shared_norm, values
 
-        return _weight_as_tensor(gradients)
-
-
-def _weight_as_tensor(function: Any) -> Callable[..., Any]:
-    concrete = function.get_concrete_function()
-    return lambda batch, weight: concrete(batch, tf.constant(weight, tf.float32))
+        return self._distribution.compile_step(gradients)
 
 
 def _last_shared_kernel(model: keras.Model) -> keras.Variable | None:

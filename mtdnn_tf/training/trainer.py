@@ -14,6 +14,7 @@ from mtdnn_tf.config import TrainingConfig
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_weighting import FixedWeights
 from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
@@ -64,9 +65,10 @@ class MultiTaskTrainer:
     host from the mixture's schedule, and each task has a compiled step of its own, traced when it is first needed.
     """
 
-    def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec]) -> None:
-        """Take a model of `build_model` and its tasks."""
+    def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec], distribution: Distribution | None = None) -> None:
+        """Take a model of `build_model`, its tasks, and the devices in whose scope it was built (None: one)."""
         self.model = model
+        self.distribution = distribution or Distribution()
         self.tasks = {task.name: task for task in tasks if task.head_of is None}
         self.progress = Progress()
 
@@ -82,7 +84,8 @@ class MultiTaskTrainer:
         """Set how the weights are updated.
 
         Args:
-            optimizer: its learning rate counts updates: see `updates_per_epoch`.
+            optimizer: its learning rate counts updates: see `updates_per_epoch`. On several devices one of `RULES`, made in
+                their scope.
             clip_norm: the largest global gradient norm (0: no clipping).
             weighting: how much each task's loss counts; None: `loss_weight` of the task.
             accumulate: batches to one update.
@@ -92,9 +95,10 @@ class MultiTaskTrainer:
         self.weighting = weighting or FixedWeights(list(self.tasks.values()), TrainingConfig())
         self.accumulate, self._surgery_seed = accumulate, surgery_seed
         # Built over all variables once: a subset at the first step would fix the slots to that task's.
-        optimizer.build(self.model.trainable_variables)
-        self.model.compile(optimizer=optimizer)  # so that callbacks find model.optimizer
-        self._steps = Steps(self.model, self.tasks, optimizer, clip_norm)
+        with self.distribution.scope():
+            optimizer.build(self.model.trainable_variables)
+            self.model.compile(optimizer=optimizer)  # so that callbacks find model.optimizer
+        self._steps = Steps(self.model, self.tasks, optimizer, clip_norm, self.distribution)
 
     def fit(
         self,
