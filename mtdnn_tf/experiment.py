@@ -25,9 +25,11 @@ from mtdnn_tf.provenance import header
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
+from mtdnn_tf.training.event_files import EventFiles
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = (
@@ -56,17 +58,12 @@ def prepare_runtime(config: ExperimentConfig) -> None:
     """Set seeds, precision and determinism of this process.
 
     Raises:
-        UserError: a strategy or precision that this version does not train with.
+        UserError: a strategy that this version does not train with.
     """
     runtime = config.runtime
     if runtime.strategy != "none":
         raise UserError(
             f"runtime.strategy: {runtime.strategy!r} is not supported by this version, which trains on one device; use 'none'"
-        )
-    if runtime.precision == "mixed_float16":
-        raise UserError(
-            "runtime.precision: 'mixed_float16' is not supported by this version, which has no loss scaling; "
-            "use 'float32' or 'mixed_bfloat16'"
         )
     keras.config.set_dtype_policy(runtime.precision)
     keras.utils.set_random_seed(config.training.seed)
@@ -116,6 +113,7 @@ def run_experiment(
     fresh: bool = False,
     command: str = "",
     verbose: int | str = "auto",
+    profile: Steps | None = None,
 ) -> Outcome:
     """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
 
@@ -125,6 +123,7 @@ def run_experiment(
         fresh: throw away what the directory holds of a run.
         command: how the run was started, for the report.
         verbose: as in `MultiTaskTrainer.fit`.
+        profile: the first and the last step, from 1, of which a profiler's trace is written into logs/.
 
     Raises:
         UserError: bad configuration, data, weights or directory, or numbers that are not finite while training.
@@ -135,13 +134,16 @@ def run_experiment(
     model, tasks, encoder = build_run_model(config)
     mixture = build_mixture(tasks, encoder, config)
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
+    check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
+    if profile:
+        check_steps(profile, _total_updates(config, mixture))
     prepare_directory(config, model_dir, fresh)
     write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
     _tell_skipped(model_dir / "skipped_rows.txt", mixture, scorer)
     run = Run(model, tasks, encoder, config, model_dir)
 
     started = time.perf_counter()
-    _train(run, mixture, scorer, verbose)
+    _train(run, mixture, scorer, verbose, profile)
     seconds = time.perf_counter() - started
 
     scores = _best_scores(run, scorer)
@@ -164,17 +166,21 @@ def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
         print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
-def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
+def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str, profile: Steps | None) -> None:
     config, training = run.config, run.config.training
     trainer = MultiTaskTrainer(run.model, run.tasks)
     compile_trainer(trainer, config, mixture)
     state = _restore(run, trainer)
-    if state is not None and state.epoch >= training.epochs:
+    if state is not None and (
+        state.epoch >= training.epochs or is_patience_spent(training.patience, state.stale_epochs)
+    ):
         print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
     log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
+    logs = run.model_dir / "logs"
+    events = EventFiles(logs)
     lines = not sys.stdout.isatty() and verbose != 0
-    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, training.checkpoint_every, lines)
+    step_log = StepLog(trainer, mixture, log, events, training.log_every, training.checkpoint_every, lines)
     keeper = Keeper(
         trainer,
         run.tasks,
@@ -185,9 +191,22 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) 
         training.checkpoint_every,
         training.keep_checkpoints,
         state.best_score if state else None,
+        training.patience,
+        state.stale_epochs if state else 0,
+        events,
     )
+    profilers = [StepProfiler(trainer, logs, profile)] if profile else []
     start = (state.epoch, state.step) if state else (0, 0)
-    trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
+    try:
+        trainer.fit(mixture, training.epochs, [*profilers, step_log, keeper], start, verbose)
+    finally:
+        events.close()
+        for profiler in profilers:
+            profiler.close()
+
+
+def _total_updates(config: ExperimentConfig, mixture: Mixture) -> int:
+    return config.training.epochs * updates_per_epoch(mixture, config.training.accumulate)
 
 
 def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture: Mixture) -> None:
@@ -203,19 +222,20 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
             "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
         )
     trainer.compile(
-        build_optimizer(config.optimizer, training.epochs * updates_per_epoch(mixture, training.accumulate)),
+        build_optimizer(config.optimizer, _total_updates(config, mixture)),
         config.optimizer.clip_norm,
         weighting=build_loss_weighting(list(trainer.tasks.values()), training),
         accumulate=training.accumulate,
         surgery_seed=derive_seed(training.seed, "surgery") if surgery else None,
+        ema=training.ema,
     )
 
 
 def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
     """Load the best model, and score it unless it is the one that the last epoch ended with, scored a moment ago."""
     best = find_weights(run.model_dir)
+    checkpoints.load_model(best, run.model, run.tasks)
     if scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs:
-        checkpoints.load_model(best, run.model, run.tasks)
         return scorer()
     return scorer.scores
 
@@ -224,8 +244,7 @@ def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
     """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
     found = checkpoints.latest(run.model_dir / "checkpoints")
     if found is not None:
-        parts = checkpoints.model_parts(run.model, run.tasks)
-        checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
+        checkpoints.load(found, trainer.parts())
         state = checkpoints.read_state(found)
         trainer.weighting.restore(state.loss_weighting)
         print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
