@@ -41,11 +41,11 @@ class Progress:
     learning_rate: float = math.nan
     examples: int = 0  # of the last step
     _first_step: int = field(init=False)
-    _started: float = field(init=False, default_factory=time.perf_counter)
+    _started: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Remember where this process began."""
-        self._first_step = self.global_step
+        """Remember where and when this process began."""
+        self._first_step, self._started = self.global_step, time.perf_counter()
 
     def time_left(self) -> str:
         """Return the time that the rest of the run takes at the pace so far, scoring included, as in "1h02m" or "4m10s"."""
@@ -229,14 +229,15 @@ class MultiTaskTrainer:
 
     def _tell_if_lost(self, results: Sequence[tuple[str, StepResult]]) -> None:
         """Raise unless the step was left out and the next ones have a smaller loss scale."""
-        for name, result in results:
-            if not _is_finite(result) and result.loss_scale <= LOWEST_SCALE:
-                raise UserError(
-                    f"training stopped: task {name!r} gave loss {result.loss} and gradient norm "
-                    f"{result.gradient_norm} at step {self.progress.global_step} (epoch {self.progress.epoch + 1}); "
-                    "finite numbers are needed. Lower optimizer.learning_rate or look at this task's data; "
-                    "the last checkpoint is intact."
-                )
+        lost = [pair for pair in results if not _is_finite(pair[1]) and pair[1].loss_scale <= LOWEST_SCALE]
+        if lost:
+            # The norm is that of the whole update: of several tasks it is the one with a bad loss, if there is one.
+            name, result = min(lost, key=lambda pair: math.isfinite(pair[1].loss))
+            raise UserError(
+                f"training stopped: task {name!r} gave loss {result.loss} and gradient norm {result.gradient_norm} at step "
+                f"{self.progress.global_step} (epoch {self.progress.epoch + 1}); finite numbers are needed. Lower "
+                "optimizer.learning_rate or look at this task's data; the last checkpoint is intact."
+            )
 
     def _update(self, group: Sequence[tuple[str, Batch]]) -> list[StepResult]:
         weighted = [(name, batch, self.weighting.weight(name)) for name, batch in group]

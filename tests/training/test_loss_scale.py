@@ -12,6 +12,7 @@ import tensorflow as tf
 import mtdnn_tf as mtdnn
 from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.experiment import compile_trainer, prepare_runtime, run_experiment
+from mtdnn_tf.modeling.model import INPUTS
 from mtdnn_tf.training.loss_scale import FIRST_SCALE, HIGHEST_SCALE, LossScale
 from mtdnn_tf.training.losses import LOSSES
 
@@ -50,7 +51,7 @@ def _trainer(experiment, *overrides, scale=None):
     if scale is not None:  # in float32 there is none of its own
         again = {"accumulate": config.training.accumulate}
         again["surgery_seed"] = 1 if config.training.gradient_surgery == "pcgrad" else None
-        trainer.compile(mtdnn.build_optimizer(config.optimizer, 100), 1.0, loss_scale=scale, **again)
+        trainer.compile(mtdnn.build_optimizer(config.optimizer, 100), 0.1, loss_scale=scale, **again)
     return trainer, mixture, tasks
 
 
@@ -67,6 +68,10 @@ def _batches(mixture, *names):
     return [(name, found[name]) for name in names]
 
 
+def _inputs(batch):
+    return {name: batch[name] for name in INPUTS}
+
+
 @pytest.mark.parametrize("options", [[], TOGETHER], ids=["one batch", "several"])
 def test_scaling_by_a_power_of_two_changes_no_bit_of_an_update(experiment, options):
     """Were clipping to see scaled gradients, or the norm to be told scaled, this would differ."""
@@ -76,7 +81,7 @@ def test_scaling_by_a_power_of_two_changes_no_bit_of_an_update(experiment, optio
         given = trainer._update(_batches(mixture, *(("close", "pick") if options else ("close",))))
         results.append((_values(trainer), given[0].gradient_norm, given[0].shared_norm, given[0].loss))
     assert results[0][1:] == pytest.approx(results[1][1:], rel=1e-6)
-    assert results[0][1] > 1.0  # clipped
+    assert results[0][1] > 0.1  # clipped
     for key, value in results[0][0].items():
         np.testing.assert_allclose(results[1][0][key], value, rtol=1e-6, atol=1e-9, err_msg=str(key))
 
@@ -84,7 +89,7 @@ def test_scaling_by_a_power_of_two_changes_no_bit_of_an_update(experiment, optio
 @pytest.mark.parametrize("options", [[], TOGETHER], ids=["one batch", "several"])
 def test_a_step_that_overflows_is_left_out_whole(experiment, options):
     scale = LossScale(first=2.0**127)
-    trainer, mixture, _ = _trainer(experiment, *options, scale=scale)
+    trainer, mixture, _ = _trainer(experiment, *options, "tasks.close.loss_weight=1e6", scale=scale)
     names = ("close", "pick") if options else ("close",)
     before = _values(trainer)
     results = trainer._update(_batches(mixture, *names))
@@ -118,7 +123,7 @@ def float16(experiment):
     keras.config.set_dtype_policy("float32")
 
 
-def test_float16_trains_every_task_on_padded_batches(experiment, float16):
+def test_losses_of_padded_batches_are_finite_float32_in_float16(experiment, float16):
     trainer, mixture, tasks = _trainer(experiment, *float16)
     assert trainer.model.get_layer("encoder").compute_dtype == "float16"
     assert not trainer.model.get_layer("encoder").fused
@@ -126,18 +131,16 @@ def test_float16_trains_every_task_on_padded_batches(experiment, float16):
     batches = dict(_batches(mixture, *mixture.task_names))
     assert all(np.any(batch["padding_mask"].numpy() == 0) for batch in batches.values())
     for task in tasks:
-        logits = trainer.model(batches[task.name])[task.name]
+        logits = trainer.model(_inputs(batches[task.name]))[task.name]
         loss = LOSSES[task.loss](logits, batches[task.name])
         assert (logits.dtype, loss.dtype) == (tf.float32, tf.float32)
-    history = trainer.fit(mixture, epochs=1, verbose=0).history
-    assert all(np.isfinite(values).all() for values in history.values())
-    assert trainer.loss_scale.skipped < mixture.steps_per_epoch / 2
+        assert np.isfinite(float(loss))
 
 
 def test_float16_gradients_are_close_to_those_of_float32(experiment, float16):
     options = ["encoder.dropout=0", "model.dropout=0", "model.san_prediction_dropout=0"]
     half, mixture, _ = _trainer(experiment, *options, *float16)
-    half.loss_scale.value.assign(256.0)
+    half.loss_scale.value.assign(4096.0)
     keras.config.set_dtype_policy("float32")
     whole, _, _ = _trainer(experiment, *options)
     for pair in _batches(mixture, "mood", "follows", "pick"):
@@ -149,16 +152,20 @@ def test_float16_gradients_are_close_to_those_of_float32(experiment, float16):
 def test_more_padding_changes_nothing_in_float16(experiment, float16):
     trainer, mixture, _ = _trainer(experiment, *float16)
     [(_, batch)] = _batches(mixture, "follows")
-    wider = {name: tf.pad(batch[name], [[0, 0], [0, 9]]) for name in ("token_ids", "segment_ids", "padding_mask")}
-    for name, logits in trainer.model(batch).items():
+    inputs = _inputs(batch)
+    wider = {name: tf.pad(values, [[0, 0], [0, 9]]) for name, values in inputs.items()}
+    for name, logits in trainer.model(inputs).items():
         np.testing.assert_allclose(trainer.model(wider)[name], logits, atol=5e-3)
 
 
-def test_a_run_in_float16_tells_its_scale(experiment, tmp_path, float16):
+def test_a_run_in_float16_trains_every_task_and_tells_its_scale(experiment, tmp_path, float16):
     config = mtdnn.load_config(experiment, ["training.epochs=1", *float16])
     run_experiment(config, tmp_path / "run", verbose=0)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     train = [line for line in lines if line["event"] == "train"]
+    assert {task for line in train for task in line["losses"]} == {"mood", "follows", "close", "pick"}
+    assert all(np.isfinite([*line["losses"].values(), line["gradient_norm"]]).all() for line in train)
+    assert train[-1]["skipped_steps"] < 5  # of 11
     assert all(line["loss_scale"] == FIRST_SCALE / 2 ** line["skipped_steps"] for line in train)
 
 
