@@ -14,7 +14,7 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.training import checkpoints
 
-OPTIONS = ["training.ema=0.9", "training.patience=5", "training.checkpoint_every=3", "training.keep_checkpoints=100"]
+OPTIONS = ["training.ema=0.9", "training.patience=5", "training.checkpoint_every=2", "training.keep_checkpoints=100"]
 
 
 @pytest.fixture
