@@ -28,10 +28,12 @@ from mtdnn_tf.provenance import header
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
 from mtdnn_tf.training.distribution import Distribution, build_distribution
+from mtdnn_tf.training.event_files import EventFiles
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = (
@@ -61,13 +63,13 @@ def prepare_runtime(config: ExperimentConfig) -> None:
     """Set seeds, precision and determinism of this process.
 
     Raises:
-        UserError: a precision that this version does not train with.
+        UserError: float16 on several devices.
     """
     runtime = config.runtime
-    if runtime.precision == "mixed_float16":
+    if runtime.precision == "mixed_float16" and runtime.strategy != "none":
         raise UserError(
-            "runtime.precision: 'mixed_float16' is not supported by this version, which has no loss scaling; "
-            "use 'float32' or 'mixed_bfloat16'"
+            f"runtime.precision: 'mixed_float16' is not supported by this version on several devices (runtime.strategy: "
+            f"{runtime.strategy}): its loss scale lives on one; use 'mixed_bfloat16' or 'float32'"
         )
     keras.config.set_dtype_policy(runtime.precision)
     keras.utils.set_random_seed(config.training.seed)
@@ -117,6 +119,7 @@ def run_experiment(
     fresh: bool = False,
     command: str = "",
     verbose: int | str = "auto",
+    profile: Steps | None = None,
 ) -> Outcome:
     """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
 
@@ -128,6 +131,7 @@ def run_experiment(
         fresh: throw away what the directory holds of a run.
         command: how the run was started, for the report.
         verbose: as in `MultiTaskTrainer.fit`.
+        profile: the first and the last step, from 1, of which a profiler's trace is written into logs/.
 
     Raises:
         UserError: bad configuration, data, weights, directory or devices, or numbers that are not finite while training.
@@ -147,11 +151,14 @@ def run_experiment(
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data, distribution=distribution)
     if distribution.share[1] > 1:
         distribution.check_agreement(_what_workers_share(config, mixture, scorer))
+    check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
+    if profile:
+        check_steps(profile, _total_updates(config, mixture))
     run = Run(model, tasks, encoder, config, model_dir)
     distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh))
 
     started = time.perf_counter()
-    _train(run, mixture, scorer, distribution, verbose)
+    _train(run, mixture, scorer, distribution, verbose, profile)
     seconds = time.perf_counter() - started
 
     scores = _best_scores(run, scorer, distribution)
@@ -199,22 +206,33 @@ def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
         print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
-def _train(run: Run, mixture: Mixture, scorer: SplitScorer, distribution: Distribution, verbose: int | str) -> None:
+def _train(
+    run: Run,
+    mixture: Mixture,
+    scorer: SplitScorer,
+    distribution: Distribution,
+    verbose: int | str,
+    profile: Steps | None,
+) -> None:
     config, training = run.config, run.config.training
     trainer = MultiTaskTrainer(run.model, run.tasks, distribution)
     compile_trainer(trainer, config, mixture)
     state = _restore_from_chief(run, trainer)
-    if state is not None and state.epoch >= training.epochs:
+    if state is not None and (
+        state.epoch >= training.epochs or is_patience_spent(training.patience, state.stale_epochs)
+    ):
         if distribution.is_chief:
             print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
     writes = distribution.is_chief
     log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.global_step if state else 0)
+    logs = run.model_dir / "logs"
+    events = EventFiles(logs) if writes else None
     callbacks: list[keras.callbacks.Callback] = []
-    if writes:
+    profilers = [StepProfiler(trainer, logs, profile)] if profile and writes else []
+    if events is not None:
         lines = not sys.stdout.isatty() and verbose != 0
-        logs = run.model_dir / "logs"
-        callbacks = [StepLog(trainer, log, logs, training.log_every, training.checkpoint_every, lines)]
+        callbacks = [StepLog(trainer, mixture, log, events, training.log_every, training.checkpoint_every, lines)]
     keeper = Keeper(
         trainer,
         run.tasks,
@@ -225,10 +243,23 @@ def _train(run: Run, mixture: Mixture, scorer: SplitScorer, distribution: Distri
         training.checkpoint_every,
         training.keep_checkpoints,
         state.best_score if state else None,
+        training.patience,
+        state.stale_epochs if state else 0,
+        events,
         writes,
     )
     start = (state.epoch, state.step) if state else (0, 0)
-    trainer.fit(mixture, training.epochs, [*callbacks, keeper], start, verbose if writes else 0)
+    try:
+        trainer.fit(mixture, training.epochs, [*profilers, *callbacks, keeper], start, verbose if writes else 0)
+    finally:
+        if events is not None:
+            events.close()
+        for profiler in profilers:
+            profiler.close()
+
+
+def _total_updates(config: ExperimentConfig, mixture: Mixture) -> int:
+    return config.training.epochs * updates_per_epoch(mixture, config.training.accumulate)
 
 
 def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture: Mixture) -> None:
@@ -244,14 +275,14 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
             "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
         )
     with trainer.distribution.scope():
-        steps = training.epochs * updates_per_epoch(mixture, training.accumulate)
-        optimizer = build_optimizer(config.optimizer, steps)
+        optimizer = build_optimizer(config.optimizer, _total_updates(config, mixture))
     trainer.compile(
         optimizer,
         config.optimizer.clip_norm,
         weighting=build_loss_weighting(list(trainer.tasks.values()), training),
         accumulate=training.accumulate,
         surgery_seed=derive_seed(training.seed, "surgery") if surgery else None,
+        ema=training.ema,
     )
 
 
@@ -260,13 +291,12 @@ def _best_scores(run: Run, scorer: SplitScorer, distribution: Distribution) -> d
 
     def load() -> bool:
         best = find_weights(run.model_dir)
-        loaded = scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs
-        if loaded:
-            checkpoints.load_model(best, run.model, run.tasks)
-        return loaded
+        checkpoints.load_model(best, run.model, run.tasks)
+        return scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs
 
-    if distribution.on_chief(load) or scorer.scores is None:
-        distribution.copy_from_chief([variable.value for variable in run.model.variables])
+    is_stale = distribution.on_chief(load)
+    distribution.copy_from_chief([variable.value for variable in run.model.variables])
+    if is_stale or scorer.scores is None:
         return scorer()
     return scorer.scores
 
@@ -280,7 +310,9 @@ def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.Stat
         return asdict(found) if found else None
 
     state = distribution.on_chief(restore)
-    distribution.copy_from_chief([v.value for v in (*run.model.variables, *trainer.optimizer.variables)])
+    parts = [variable for part in trainer.parts().values() for variable in part.values()]
+    every = [*(variable.value for variable in (*run.model.variables, *trainer.optimizer.variables)), *parts]
+    distribution.copy_from_chief(list({id(variable): variable for variable in every}.values()))
     if state is None:
         return None
     if not distribution.is_chief:
@@ -292,8 +324,7 @@ def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
     """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
     found = checkpoints.latest(run.model_dir / "checkpoints")
     if found is not None:
-        parts = checkpoints.model_parts(run.model, run.tasks)
-        checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
+        checkpoints.load(found, trainer.parts())
         state = checkpoints.read_state(found)
         trainer.weighting.restore(state.loss_weighting)
         print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)

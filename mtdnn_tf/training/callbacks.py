@@ -1,4 +1,4 @@
-"""What happens beside the steps: checkpoints, development scores, metrics.jsonl, TensorBoard, lines for a log file."""
+"""What happens beside the steps: checkpoints, development scores, early stopping, metrics.jsonl, lines for a log file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
+from mtdnn_tf.data.mixing import Mixture
+from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.event_files import RUN, EventFiles
 from mtdnn_tf.training.trainer import MultiTaskTrainer
 
 Scores = dict[str, Any]  # {"rte": {"accuracy": 0.6}, ..., "average": 0.6}
@@ -56,22 +58,30 @@ class StepLog(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, trainer: MultiTaskTrainer, log: MetricsLog, folder: Path, every: int, checkpoint_every: int, lines: bool
+        self,
+        trainer: MultiTaskTrainer,
+        mixture: Mixture,
+        log: MetricsLog,
+        events: EventFiles,
+        every: int,
+        checkpoint_every: int,
+        lines: bool,
     ) -> None:
         """Take where to write; `lines` also prints, for output that is no terminal."""
         super().__init__()
-        self.trainer, self.log, self.lines = trainer, log, lines
+        self.trainer, self.mixture, self.log, self.events, self.lines = trainer, mixture, log, events, lines
         self.periods = [period for period in (every, checkpoint_every) if period]
-        self.writer = tf.summary.create_file_writer(str(folder))
         self._reset()
 
     def _reset(self) -> None:
         self._losses: dict[str, list[float]] = {}
         self._examples, self._started = 0, time.perf_counter()
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start the clock."""
-        self._run_started, self._first_step = time.perf_counter(), self.trainer.progress.global_step
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Start the clock; tell TensorBoard each task's share of the epoch's batches."""
+        counts = self.mixture.step_counts(epoch)
+        shares = {f"probability/{task}": count / sum(counts.values()) for task, count in counts.items()}
+        self.events.write(RUN, self.trainer.progress.global_step, shares)
         self._reset()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -83,55 +93,45 @@ class StepLog(keras.callbacks.Callback):
         ends_epoch = batch + 1 == self.params["steps"]
         if ends_epoch or any(progress.global_step % period == 0 for period in self.periods):
             self._write()
+            self._reset()
 
     def _write(self) -> None:
         progress = self.trainer.progress
         losses = {task: sum(values) / len(values) for task, values in sorted(self._losses.items())}
         weights = {task: self.trainer.weighting.weight(task) for task in losses}
-        speed = self._examples / max(time.perf_counter() - self._started, 1e-9)
+        values = {"learning_rate": progress.learning_rate}
+        if math.isfinite(progress.gradient_norm):  # there is none before the first step that was not skipped
+            values["gradient_norm"] = progress.gradient_norm
+        values["examples_per_second"] = round(self._examples / max(time.perf_counter() - self._started, 1e-9), 2)
+        scale = self.trainer.loss_scale
+        if scale is not None:
+            values |= {"loss_scale": float(scale.value), "skipped_steps": scale.skipped}
         self.log.write(
-            "train",
-            progress.global_step,
-            epoch=progress.epoch,
-            losses=losses,
-            loss_weights=weights,
-            learning_rate=progress.learning_rate,
-            gradient_norm=progress.gradient_norm,
-            examples_per_second=round(speed, 2),
+            "train", progress.global_step, epoch=progress.epoch, losses=losses, loss_weights=weights, **values
         )
-        scalars = {f"loss/{task}": loss for task, loss in losses.items()}
-        scalars |= {f"loss_weight/{task}": weight for task, weight in weights.items()}
-        scalars |= {"learning_rate": progress.learning_rate, "gradient_norm": progress.gradient_norm}
-        scalars["examples_per_second"] = speed
-        _summaries(self.writer, scalars, progress.global_step)
+        for task, loss in losses.items():
+            self.events.write(task, progress.global_step, {"loss": loss, "loss_weight": weights[task]})
+        self.events.write(RUN, progress.global_step, values)
         if self.lines:
-            text = "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items())
-            print(
-                f"step {progress.global_step}/{progress.total_steps}  {self._time_left()} left  loss: {text}",
-                flush=True,
-            )
-        self._reset()
+            print(self._line(losses, values), flush=True)
 
-    def _time_left(self) -> str:
+    def _line(self, losses: Mapping[str, float], values: Mapping[str, float]) -> str:
         progress = self.trainer.progress
-        done = max(progress.global_step - self._first_step, 1)
-        seconds = (time.perf_counter() - self._run_started) / done * (progress.total_steps - progress.global_step)
-        return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Close the TensorBoard file."""
-        self.writer.close()
-
-
-def _summaries(writer: Any, scalars: Mapping[str, float], step: int) -> None:
-    with writer.as_default(step=step):
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-    writer.flush()
+        parts = [
+            f"epoch {progress.epoch + 1}/{self.params['epochs']}",
+            f"step {progress.global_step}/{progress.total_steps}",
+            "loss: " + "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items()),
+            f"rate {values['learning_rate']:.2e}",
+            f"{values['examples_per_second']:.1f} examples/s",
+            f"{progress.time_left()} left",
+        ]
+        if values.get("skipped_steps"):
+            parts.append(f"steps skipped: {values['skipped_steps']} (loss scale {values['loss_scale']:g})")
+        return "  ".join(parts)
 
 
 class Keeper(keras.callbacks.Callback):
-    """Scores the development sets after each epoch, keeps the best model apart, and saves where the run stands."""
+    """Scores the development sets after each epoch, keeps the best model apart, saves where the run stands, stops early."""
 
     def __init__(
         self,
@@ -144,17 +144,34 @@ class Keeper(keras.callbacks.Callback):
         every: int = 0,
         keep: int = 2,
         best_score: float | None = None,
+        patience: int = 0,
+        stale_epochs: int = 0,
+        events: EventFiles | None = None,
         writes: bool = True,
     ) -> None:
-        """Take the run directory, the scoring function and the value that decides (`average` or `<task>/<metric>`).
+        """Take where to write, and what decides.
 
-        Of several workers all score, each its share, and only the chief writes.
+        Args:
+            trainer: its weights are scored and saved; with an average of the weights, that is scored and kept as the best.
+            tasks: of the model.
+            folder: the run directory.
+            score: returns the development scores.
+            best_metric: the value that decides, `average` or `<task>/<metric>`.
+            log: gets a line for each scoring, and for an early stop.
+            every: steps between checkpoints; 0: at the end of each epoch only.
+            keep: how many checkpoints stay.
+            best_score: of the epochs before, where a run goes on.
+            patience: epochs in a row without a better value after which training stops; 0: it does not.
+            stale_epochs: how many such epochs there were, where a run goes on.
+            events: TensorBoard's files.
+            writes: False on all workers but the chief: they score their share, and write nothing.
         """
         super().__init__()
         self.writes = writes
         self.trainer, self.tasks, self.folder, self.score = trainer, tasks, folder, score
         self.best_metric, self.log, self.every, self.keep = best_metric, log, every, keep
         self.best_score = best_score
+        self.patience, self.stale_epochs, self.events = patience, stale_epochs, events
         self._parts = checkpoints.model_parts(trainer.model, tasks)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -164,35 +181,74 @@ class Keeper(keras.callbacks.Callback):
             self._save(progress.epoch, progress.step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Score, keep the best, save with the position at the start of the next epoch."""
-        scores = self.score()
-        value = pick_score(scores, self.best_metric)
+        """Score, keep the best, save with the position at the start of the next epoch; stop where patience is at its end."""
         step = self.trainer.progress.global_step
+        with self.trainer.scored_weights():
+            scores = self.score()
+            self._compare(pick_score(scores, self.best_metric), epoch)
         self.log.write("dev", step, epoch=epoch, scores=scores)
+        if self.events is not None:
+            self.events.write_scores(step, scores)
         if logs is not None:
             logs.update(_flat(scores))
+        if is_patience_spent(self.patience, self.stale_epochs):
+            self._stop(step, epoch)
+        self._save(epoch + 1, 0)
+
+    def _compare(self, value: float, epoch: int) -> None:
         # A score that is not a number (Matthews of a constant, say) never beats one that is.
         if self.best_score is None or value > self.best_score:
-            self.best_score = value
+            self.best_score, self.stale_epochs = value, 0
             state = self._state(epoch + 1, 0, score=value)
             if self.writes:
                 checkpoints.save(self.folder / "best", self._parts, state, replace=True)
-        self._save(epoch + 1, 0)
+        else:
+            self.stale_epochs += 1
+
+    def _stop(self, step: int, epoch: int) -> None:
+        self.trainer.model.stop_training = True
+        facts = {"best_metric": self.best_metric, "best_score": self.best_score, "patience": self.patience}
+        self.log.write("early_stop", step, epoch=epoch, **facts)
+        if self.writes:
+            print(
+                f"early stop after epoch {epoch + 1}: {self.best_metric} has not been better than {self.best_score:.4f} for "
+                f"{self.stale_epochs} epochs (training.patience)",
+                flush=True,
+            )
 
     def _state(self, epoch: int, step: int, score: float | None = None) -> checkpoints.State:
         labels = {task.name: list(task.labels) for task in self.tasks if task.head_of is None}
         global_step = self.trainer.progress.global_step
         weighting = self.trainer.weighting.state()
-        return checkpoints.State(epoch, step, global_step, labels, score, self.best_score, weighting)
+        return checkpoints.State(epoch, step, global_step, labels, score, self.best_score, weighting, self.stale_epochs)
 
     def _save(self, epoch: int, step: int) -> None:
         if not self.writes:
             return
         folder = self.folder / "checkpoints"
-        parts = self._parts | {"optimizer": checkpoints.optimizer_part(self.trainer.optimizer)}
         name = f"step-{self.trainer.progress.global_step:09d}"
-        checkpoints.save(folder / name, parts, self._state(epoch, step), replace=True)
+        checkpoints.save(folder / name, self.trainer.parts(), self._state(epoch, step), replace=True)
         checkpoints.prune(folder, self.keep)
+
+
+def is_patience_spent(patience: int, stale_epochs: int) -> bool:
+    """Return whether training ends after so many epochs in a row without a better score; patience 0: it goes on."""
+    return 0 < patience <= stale_epochs
+
+
+def check_best_metric(name: str, scored: Sequence[TaskSpec]) -> None:
+    """Check the value that decides which model is the best.
+
+    Args:
+        name: `average`, or `<task>/<metric>`.
+        scored: tasks with a labelled development split.
+
+    Raises:
+        UserError: there is no such value.
+    """
+    known = [f"{task.name}/{metric}" for task in scored for metric in task.metrics]
+    if name not in ("average", *known):
+        raise UserError(unknown_name("training.best_metric", "score", name, ["average", *known]))
 
 
 def pick_score(scores: Scores, name: str) -> float:

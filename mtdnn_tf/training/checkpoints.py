@@ -33,6 +33,7 @@ class State:
     score: float | None = None  # the value that the best model was chosen by
     best_score: float | None = None  # the best so far, in the run's own checkpoints
     loss_weighting: Mapping[str, Any] = field(default_factory=dict)  # what the rule for loss weights has learned
+    stale_epochs: int = 0  # epochs in a row without a better score
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,8 @@ def load_model(
 ) -> LoadReport:
     """Read the encoder and the tasks' heads of a checkpoint into a model, by name (see `load`).
 
+    Where the checkpoint also holds averages of the weights, the model gets these: they are what is scored and exported.
+
     Raises:
         UserError: as `load`; also where a task has other labels, or the same in another order, than it was trained with.
     """
@@ -212,7 +215,20 @@ def load_model(
                 f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    return load(directory, model_parts(model, tasks), partial)
+    parts = model_parts(model, tasks)
+    return load(directory, parts | _averages(_stored_names(_open(directory)), parts), partial)
+
+
+def _averages(
+    stored: Mapping[str, Mapping[str, str]], parts: Mapping[str, Mapping[str, tf.Variable]]
+) -> dict[str, dict[str, tf.Variable]]:
+    """Return the stored parts `average/<part>` with the variables that they are for."""
+    names = {part: stored.get(f"average/{part}", {}) for part in parts}
+    return {
+        f"average/{part}": {name: variable for name, variable in parts[part].items() if name in names[part]}
+        for part in parts
+        if names[part]
+    }
 
 
 def latest(folder: str | Path) -> Path | None:
