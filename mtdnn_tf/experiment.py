@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -20,14 +21,17 @@ from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
-from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.files import clear_leftovers, write_text_atomically
+from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
+from mtdnn_tf.resuming import restore
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = (
@@ -76,21 +80,33 @@ def prepare_runtime(config: ExperimentConfig) -> None:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool) -> None:
-    """Make the run directory, or check that the one there belongs to the same configuration.
+def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lock: DirectoryLock) -> None:
+    """Make the run directory and lock it, or check that the one there belongs to the same configuration.
+
+    What killed processes left half-written is cleared.
 
     Raises:
-        UserError: it holds another configuration (the keys are named), or is a folder of something else.
+        UserError: it holds another configuration (the keys are named), is a folder of something else, or another process
+            trains in it.
     """
+    if model_dir.exists() and not (model_dir / "config.yaml").is_file() and not _holds_nothing_else(model_dir):
+        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
+    lock.acquire()
+    clear_leftovers(model_dir, "|".join(map(re.escape, (*_RUN_FILES, *_RUN_FOLDERS))))
+    clear_leftovers(model_dir / "checkpoints", r"step-\d+")
     if (model_dir / "config.yaml").is_file():
         if fresh:
             _clear(model_dir)
         else:
             _refuse_other_config(config, model_dir)
-    elif model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
-        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
-    model_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(model_dir / "config.yaml", header(config) + dump_config(config))
+
+
+def _holds_nothing_else(model_dir: Path) -> bool:
+    """Return whether a folder without configuration is empty but for what a run killed at its start leaves."""
+    return model_dir.is_dir() and all(
+        path.name == LOCK_FILE or path.name.startswith(".config.yaml.") for path in model_dir.iterdir()
+    )
 
 
 def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
@@ -103,10 +119,10 @@ def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
 
 
 def _clear(model_dir: Path) -> None:
-    for name in _RUN_FILES:
-        (model_dir / name).unlink(missing_ok=True)
     for name in _RUN_FOLDERS:
         shutil.rmtree(model_dir / name, ignore_errors=True)
+    for name in reversed(_RUN_FILES):  # the configuration goes last: until then this is a run directory
+        (model_dir / name).unlink(missing_ok=True)
 
 
 def run_experiment(
@@ -128,20 +144,32 @@ def run_experiment(
 
     Raises:
         UserError: bad configuration, data, weights or directory, or numbers that are not finite while training.
+        Interrupted: SIGTERM or SIGINT came while training, in the main thread; a checkpoint was saved first. The handlers that
+            were there before are back.
     """
     model_dir = Path(model_dir)
     prepare_runtime(config)
+    with DirectoryLock(model_dir) as lock:
+        if (model_dir / "config.yaml").is_file():
+            lock.acquire()  # before the minutes that the data may take
+        return _run(config, model_dir, lock, fresh, command, verbose)
+
+
+def _run(
+    config: ExperimentConfig, model_dir: Path, lock: DirectoryLock, fresh: bool, command: str, verbose: int | str
+) -> Outcome:
     # Everything that can be wrong with the input is found before the directory is touched.
     model, tasks, encoder = build_run_model(config)
     mixture = build_mixture(tasks, encoder, config)
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
-    prepare_directory(config, model_dir, fresh)
+    prepare_directory(config, model_dir, fresh, lock)
     write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
     _tell_skipped(model_dir / "skipped_rows.txt", mixture, scorer)
     run = Run(model, tasks, encoder, config, model_dir)
 
     started = time.perf_counter()
-    _train(run, mixture, scorer, verbose)
+    with StopSignals() as stop:
+        _train(run, mixture, scorer, verbose, stop)
     seconds = time.perf_counter() - started
 
     scores = _best_scores(run, scorer)
@@ -164,27 +192,30 @@ def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
         print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
-def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
+def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str, stop: StopSignals) -> None:
     config, training = run.config, run.config.training
     trainer = MultiTaskTrainer(run.model, run.tasks)
     compile_trainer(trainer, config, mixture)
-    state = _restore(run, trainer)
+    state = restore(run, trainer)
     if state is not None and state.epoch >= training.epochs:
         print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
-    log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
+    log = MetricsLog(run.model_dir / "metrics.jsonl", state.metrics_lines if state else 0)
     lines = not sys.stdout.isatty() and verbose != 0
-    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, training.checkpoint_every, lines)
+    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, lines)
+    if state is not None:
+        step_log.means.restore(state.log_means)
     keeper = Keeper(
         trainer,
         run.tasks,
         run.model_dir,
         scorer,
         training.best_metric,
-        log,
+        step_log,
         training.checkpoint_every,
         training.keep_checkpoints,
-        state.best_score if state else None,
+        state,
+        stop,
     )
     start = (state.epoch, state.step) if state else (0, 0)
     trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
@@ -218,20 +249,3 @@ def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
         checkpoints.load_model(best, run.model, run.tasks)
         return scorer()
     return scorer.scores
-
-
-def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
-    """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
-    found = checkpoints.latest(run.model_dir / "checkpoints")
-    if found is not None:
-        parts = checkpoints.model_parts(run.model, run.tasks)
-        checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
-        state = checkpoints.read_state(found)
-        trainer.weighting.restore(state.loss_weighting)
-        print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
-        return state
-    init_from = run.config.training.init_from
-    if init_from:
-        weights = find_weights(init_from)
-        print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
-    return None
