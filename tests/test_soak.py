@@ -39,7 +39,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_the_same(experiment, tmp
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_killed_at_twenty_places_ends_the_same(experiment, tmp_path, seed):
-    _soak(experiment, tmp_path, seed, WAYS * 4, 256, ("training.epochs=16",))
+    _soak(experiment, tmp_path, seed, WAYS * 4, 256, ("training.epochs=16", "runtime.encoder=reference"))
 
 
 @pytest.mark.slow
