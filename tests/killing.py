@@ -36,10 +36,11 @@ class Command:
     config: Path
     model_dir: Path
     overrides: tuple[str, ...]
+    tasks: str
 
     def start(self) -> subprocess.Popen[str]:
-        words = [f"--config={self.config}", f"--model_dir={self.model_dir}", "--deterministic"]
-        words += [f"--set={override}" for override in self.overrides]
+        words = [f"--config={self.config}", f"--model_dir={self.model_dir}", f"--tasks={self.tasks}"]
+        words += ["--deterministic", *(f"--set={override}" for override in self.overrides)]
         # To a file: a pipe that nobody reads would stop the run.
         with (self.model_dir.parent / f"{self.model_dir.name}.log").open("a") as log:
             return subprocess.Popen(
@@ -53,8 +54,10 @@ class Command:
 
     def kill(self, way: str, step: int, chance: random.Random) -> None:
         """Start it, and end it when its metrics tell of so many steps: a moment later, or while it writes a checkpoint."""
+        before = self._log_file()
         process = self.start()
         try:
+            self._wait(process, lambda: self._log_file() != before)  # which it writes anew when it goes on
             self._wait(process, lambda: self.logged_step() >= step)
             if way == "kill while writing":
                 self._wait(process, lambda: any((self.model_dir / "checkpoints").glob(".*.partial")))
@@ -76,6 +79,10 @@ class Command:
         while not happened():
             assert process.poll() is None, f"ended before it was killed: {process.communicate()[1]}"
             time.sleep(0.0005)
+
+    def _log_file(self) -> int | None:
+        path = self.model_dir / "metrics.jsonl"
+        return path.stat().st_ino if path.exists() else None
 
     def logged_step(self) -> int:
         path = self.model_dir / "metrics.jsonl"

@@ -16,7 +16,7 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.cli import select_tasks
 from mtdnn_tf.errors import Interrupted
 from mtdnn_tf.evaluation.evaluate import SplitScorer
-from mtdnn_tf.experiment import run_experiment
+from mtdnn_tf.experiment import prepare_directory, run_experiment
 from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.training import callbacks, checkpoints
 from mtdnn_tf.training.checkpoints import read_state, steps_saved
@@ -211,3 +211,37 @@ def test_every_state_of_model_and_optimizer_is_saved(finished):
     optimizer = mtdnn.build_optimizer(finished[0].optimizer, 10)
     optimizer.build(model.trainable_variables)
     assert {id(v.value) for v in optimizer.variables} == {id(v) for v in optimizer_part(optimizer).values()}
+
+
+def test_what_kills_left_at_a_start_or_while_writing_is_cleared_and_nothing_else(finished, cut, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in (".lock", ".config.yaml.old.host.12.partial"):
+        (begun / name).write_text("half")
+    (cut / "best").rename(cut / ".best.old.host.12.replaced")
+    (cut / "checkpoints" / ".step-000000021.old.host.12.partial").mkdir()
+    (cut / "checkpoints" / ".notes").write_text("mine")
+    (cut / "checkpoints" / "notes").write_text("mine")
+    for folder in (begun, cut):
+        with DirectoryLock(folder) as lock:
+            prepare_directory(finished[0], folder, False, lock)
+    assert sorted(path.name for path in begun.iterdir()) == [".lock", "config.yaml"]
+    expected = {path.name for path in (finished[1] / "checkpoints").iterdir()} | {".notes", "notes"}
+    assert {path.name for path in (cut / "checkpoints").iterdir()} == expected
+    assert all(np.array_equal(v, weights(cut / "best")[k]) for k, v in weights(finished[1] / "best").items())
+
+
+def test_a_start_over_that_was_killed_leaves_a_run_directory(finished, cut, monkeypatch):
+    """The configuration goes last: until then the folder is known for what it is."""
+
+    def killed(path, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, DirectoryLock(cut) as lock:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_directory(finished[0], cut, True, lock)
+    assert not (cut / "checkpoints").exists()
+    with DirectoryLock(cut) as lock:
+        prepare_directory(finished[0], cut, True, lock)
+    assert sorted(path.name for path in cut.iterdir()) == [".lock", "config.yaml"]

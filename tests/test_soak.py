@@ -19,10 +19,10 @@ def seed() -> int:
     return chosen
 
 
-def _soak(experiment, tmp_path, seed, ways, steps, overrides):
+def _soak(experiment, tmp_path, seed, ways, steps, overrides, tasks):
     chance = random.Random(seed)
     options = (*STATEFUL, f"data.cache_dir={tmp_path / 'cache'}", *overrides)
-    whole, cut = (Command(experiment, tmp_path / name, options) for name in ("whole", "cut"))
+    whole, cut = (Command(experiment, tmp_path / name, options, tasks) for name in ("whole", "cut"))
     whole.finish()
     for way, step in places(steps, ways, chance):
         cut.kill(way, step, chance)
@@ -32,14 +32,15 @@ def _soak(experiment, tmp_path, seed, ways, steps, overrides):
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_ends_the_same(experiment, tmp_path, seed):
-    few = ("encoder.dropout=0.2", "mixing.steps_per_epoch=40", "training.epochs=2")
-    _soak(experiment, tmp_path, seed, ("kill while writing",), 40, few)
+    options = ("mixing.steps_per_epoch=40", "training.epochs=2")
+    _soak(experiment, tmp_path, seed, ("kill while writing",), 40, options, "mood,follows")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_killed_at_twenty_places_ends_the_same(experiment, tmp_path, seed):
-    _soak(experiment, tmp_path, seed, WAYS * 4, 256, ("training.epochs=16", "runtime.encoder=reference"))
+    options = ("mixing.steps_per_epoch=32", "training.epochs=10")
+    _soak(experiment, tmp_path, seed, WAYS * 4, 160, options, "mood,close")
 
 
 @pytest.mark.slow
@@ -48,4 +49,4 @@ def test_a_run_killed_at_twenty_places_ends_the_same(experiment, tmp_path, seed)
 def test_a_run_of_a_real_encoder_ends_the_same(experiment, tmp_path, seed, minilm):
     """A tiny model is reproducible whatever is done; at MiniLM's size arithmetic in another order would show."""
     options = (f"encoder.source={minilm}", "training.epochs=2", "data.batch_size=4", "mixing.steps_per_epoch=24")
-    _soak(experiment, tmp_path, seed, WAYS[1:4], 24, options)
+    _soak(experiment, tmp_path, seed, WAYS[1:4], 24, options, "mood,follows,close,pick")
