@@ -33,7 +33,7 @@ def _soak(experiment, tmp_path, seed, ways, steps, overrides, tasks):
 
 def test_a_run_killed_while_it_writes_a_checkpoint_ends_the_same(experiment, tmp_path, seed):
     options = ("mixing.steps_per_epoch=40", "training.epochs=2")
-    _soak(experiment, tmp_path, seed, ("kill while writing",), 40, options, "mood,follows")
+    _soak(experiment, tmp_path, seed, ("kill while writing",), 40, options, "mood,close")
 
 
 @pytest.mark.slow
@@ -48,5 +48,5 @@ def test_a_run_killed_at_twenty_places_ends_the_same(experiment, tmp_path, seed)
 @pytest.mark.timeout(3600)
 def test_a_run_of_a_real_encoder_ends_the_same(experiment, tmp_path, seed, minilm):
     """A tiny model is reproducible whatever is done; at MiniLM's size arithmetic in another order would show."""
-    options = (f"encoder.source={minilm}", "training.epochs=2", "data.batch_size=4", "mixing.steps_per_epoch=24")
-    _soak(experiment, tmp_path, seed, WAYS[1:4], 24, options, "mood,follows,close,pick")
+    options = (f"encoder.source={minilm}", "training.epochs=1", "data.batch_size=4", "mixing.steps_per_epoch=32")
+    _soak(experiment, tmp_path, seed, WAYS[1:3], 16, options, "mood,follows")
