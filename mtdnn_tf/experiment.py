@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -23,8 +24,10 @@ from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
-from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.files import clear_leftovers, write_text_atomically
+from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
+from mtdnn_tf.resuming import restore
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
@@ -34,6 +37,7 @@ from mtdnn_tf.training.event_files import EventFiles
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
 from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
+from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = (
@@ -79,21 +83,33 @@ def prepare_runtime(config: ExperimentConfig) -> None:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool) -> None:
-    """Make the run directory, or check that the one there belongs to the same configuration.
+def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lock: DirectoryLock) -> None:
+    """Make the run directory and lock it, or check that the one there belongs to the same configuration.
+
+    What killed processes left half-written is cleared.
 
     Raises:
-        UserError: it holds another configuration (the keys are named), or is a folder of something else.
+        UserError: it holds another configuration (the keys are named), is a folder of something else, or another process
+            trains in it.
     """
+    if model_dir.exists() and not (model_dir / "config.yaml").is_file() and not _holds_nothing_else(model_dir):
+        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
+    lock.acquire()
+    clear_leftovers(model_dir, "|".join(map(re.escape, (*_RUN_FILES, *_RUN_FOLDERS))))
+    clear_leftovers(model_dir / "checkpoints", r"step-\d+")
     if (model_dir / "config.yaml").is_file():
         if fresh:
             _clear(model_dir)
         else:
             _refuse_other_config(config, model_dir)
-    elif model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
-        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
-    model_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(model_dir / "config.yaml", header(config) + dump_config(config))
+
+
+def _holds_nothing_else(model_dir: Path) -> bool:
+    """Return whether a folder without configuration is empty but for what a run killed at its start leaves."""
+    return model_dir.is_dir() and all(
+        path.name == LOCK_FILE or path.name.startswith(".config.yaml.") for path in model_dir.iterdir()
+    )
 
 
 def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
@@ -106,10 +122,10 @@ def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
 
 
 def _clear(model_dir: Path) -> None:
-    for name in _RUN_FILES:
-        (model_dir / name).unlink(missing_ok=True)
     for name in _RUN_FOLDERS:
         shutil.rmtree(model_dir / name, ignore_errors=True)
+    for name in reversed(_RUN_FILES):  # the configuration goes last: until then this is a run directory
+        (model_dir / name).unlink(missing_ok=True)
 
 
 def run_experiment(
@@ -135,6 +151,8 @@ def run_experiment(
 
     Raises:
         UserError: bad configuration, data, weights, directory or devices, or numbers that are not finite while training.
+        Interrupted: SIGTERM or SIGINT came while training, in the main thread; a checkpoint was saved first. The handlers that
+            were there before are back.
     """
     model_dir = Path(model_dir)
     if config.runtime.strategy == "tpu" and config.data.bucketing != "length":
@@ -143,7 +161,32 @@ def run_experiment(
         )
     distribution = build_distribution(config.runtime.strategy)
     prepare_runtime(config)
-    # Everything that can be wrong with the input is found before the directory is touched.
+    with DirectoryLock(model_dir) as lock:
+        # An old run's is taken at once, before the minutes that the data may take.
+        distribution.on_chief(lambda: lock.acquire() if (model_dir / "config.yaml").is_file() else None)
+        run, mixture, scorer = _assemble(config, model_dir, distribution)
+        if profile:
+            check_steps(profile, _total_updates(config, mixture))
+        distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh, lock))
+
+        started = time.perf_counter()
+        with StopSignals() as stop:
+            _train(run, mixture, scorer, distribution, verbose, profile, stop)
+        seconds = time.perf_counter() - started
+
+        scores = _best_scores(run, scorer, distribution)
+        if distribution.is_chief:
+            write_scores(model_dir / "scores.json", "dev", scores)
+            write_predictions(model_dir / "predictions", scorer, "dev")
+            write_report(run, mixture, scores, command=command)
+            write_model_card(run, mixture, scores, command=command)
+        return Outcome(run, scores, mixture, seconds, distribution.is_chief)
+
+
+def _assemble(
+    config: ExperimentConfig, model_dir: Path, distribution: Distribution
+) -> tuple[Run, Mixture, SplitScorer]:
+    """Build model and data: everything that can be wrong with the input is found before the directory is touched."""
     with distribution.scope():
         model, tasks, encoder = build_run_model(config)
     distribution.prepare_model(model)
@@ -152,27 +195,11 @@ def run_experiment(
     if distribution.share[1] > 1:
         distribution.check_agreement(_what_workers_share(config, mixture, scorer))
     check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
-    if profile:
-        check_steps(profile, _total_updates(config, mixture))
-    run = Run(model, tasks, encoder, config, model_dir)
-    distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh))
-
-    started = time.perf_counter()
-    _train(run, mixture, scorer, distribution, verbose, profile)
-    seconds = time.perf_counter() - started
-
-    scores = _best_scores(run, scorer, distribution)
-    if not distribution.is_chief:
-        return Outcome(run, scores, mixture, seconds, is_chief=False)
-    write_scores(model_dir / "scores.json", "dev", scores)
-    write_predictions(model_dir / "predictions", scorer, "dev")
-    write_report(run, mixture, scores, command=command)
-    write_model_card(run, mixture, scores, command=command)
-    return Outcome(run, scores, mixture, seconds)
+    return Run(model, tasks, encoder, config, model_dir), mixture, scorer
 
 
-def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool) -> None:
-    prepare_directory(run.config, run.model_dir, fresh)
+def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
+    prepare_directory(run.config, run.model_dir, fresh, lock)
     write_text_atomically(run.model_dir / "tasks.yaml", dump_tasks(run.tasks))
     _tell_skipped(run.model_dir / "skipped_rows.txt", mixture, scorer)
 
@@ -213,6 +240,7 @@ def _train(
     distribution: Distribution,
     verbose: int | str,
     profile: Steps | None,
+    stop: StopSignals,
 ) -> None:
     config, training = run.config, run.config.training
     trainer = MultiTaskTrainer(run.model, run.tasks, distribution)
@@ -225,35 +253,33 @@ def _train(
             print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
     writes = distribution.is_chief
-    log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.global_step if state else 0)
+    log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.metrics_lines if state else 0)
     logs = run.model_dir / "logs"
-    events = EventFiles(logs) if writes else None
-    callbacks: list[keras.callbacks.Callback] = []
+    events = EventFiles(logs if writes else None)
     profilers = [StepProfiler(trainer, logs, profile)] if profile and writes else []
-    if events is not None:
-        lines = not sys.stdout.isatty() and verbose != 0
-        callbacks = [StepLog(trainer, mixture, log, events, training.log_every, training.checkpoint_every, lines)]
+    lines = writes and not sys.stdout.isatty() and verbose != 0
+    step_log = StepLog(trainer, mixture, log, events, training.log_every, lines)
+    if state is not None:
+        step_log.means.restore(state.log_means)
     keeper = Keeper(
         trainer,
         run.tasks,
         run.model_dir,
         scorer,
         training.best_metric,
-        log,
+        step_log,
         training.checkpoint_every,
         training.keep_checkpoints,
-        state.best_score if state else None,
         training.patience,
-        state.stale_epochs if state else 0,
-        events,
+        state,
+        stop,
         writes,
     )
     start = (state.epoch, state.step) if state else (0, 0)
     try:
-        trainer.fit(mixture, training.epochs, [*profilers, *callbacks, keeper], start, verbose if writes else 0)
+        trainer.fit(mixture, training.epochs, [*profilers, step_log, keeper], start, verbose if writes else 0)
     finally:
-        if events is not None:
-            events.close()
+        events.close()
         for profiler in profilers:
             profiler.close()
 
@@ -305,11 +331,11 @@ def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.Stat
     """Restore on the chief, and give every worker what it found."""
     distribution = trainer.distribution
 
-    def restore() -> dict[str, Any] | None:
-        found = _restore(run, trainer)
+    def found_by_chief() -> dict[str, Any] | None:
+        found = restore(run, trainer)
         return asdict(found) if found else None
 
-    state = distribution.on_chief(restore)
+    state = distribution.on_chief(found_by_chief)
     parts = [variable for part in trainer.parts().values() for variable in part.values()]
     every = [*(variable.value for variable in (*run.model.variables, *trainer.optimizer.variables)), *parts]
     distribution.copy_from_chief(list({id(variable): variable for variable in every}.values()))
@@ -317,20 +343,5 @@ def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.Stat
         return None
     if not distribution.is_chief:
         trainer.weighting.restore(state["loss_weighting"])
+        trainer.epoch_means.restore(state["epoch_means"])
     return checkpoints.State(**state)
-
-
-def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
-    """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
-    found = checkpoints.latest(run.model_dir / "checkpoints")
-    if found is not None:
-        checkpoints.load(found, trainer.parts())
-        state = checkpoints.read_state(found)
-        trainer.weighting.restore(state.loss_weighting)
-        print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
-        return state
-    init_from = run.config.training.init_from
-    if init_from:
-        weights = find_weights(init_from)
-        print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
-    return None

@@ -13,7 +13,7 @@ from mtdnn_tf.experiment import prepare_runtime, run_experiment
 
 EXPECTED = {
     "config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md",
-    "checkpoints", "best", "logs", "predictions",
+    "checkpoints", "best", "logs", "predictions", ".lock",
 }  # fmt: skip
 
 

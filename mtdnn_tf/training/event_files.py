@@ -8,26 +8,35 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtdnn_tf.files import told_as_user_error
+
 RUN = "run"
 
 
 class EventFiles:
     """Writes scalars under `<folder>/<task>/` and `<folder>/run/`; a run's file is made when it is first needed."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the folder that TensorBoard is pointed at."""
+    def __init__(self, folder: Path | None) -> None:
+        """Take the folder that TensorBoard is pointed at; None: nothing is written, as on workers that are not the chief."""
         self.folder = folder
         self._writers: dict[str, Any] = {}
 
     def write(self, run: str, step: int, scalars: Mapping[str, float]) -> None:
-        """Add one point to each of a run's curves."""
-        if run not in self._writers:
-            self._writers[run] = tf.summary.create_file_writer(str(self.folder / run))
-        writer = self._writers[run]
-        with writer.as_default(step=step):
-            for tag, value in scalars.items():
-                tf.summary.scalar(tag, value)
-        writer.flush()
+        """Add one point to each of a run's curves.
+
+        Raises:
+            UserError: the files can't be written.
+        """
+        if self.folder is None:
+            return
+        with told_as_user_error(self.folder):
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(str(self.folder / run))
+            writer = self._writers[run]
+            with writer.as_default(step=step):
+                for tag, value in scalars.items():
+                    tf.summary.scalar(tag, value)
+            writer.flush()
 
     def write_scores(self, step: int, scores: Mapping[str, Any]) -> None:
         """Add development scores: `dev/<metric>` to each task's run, the aggregates to `run`."""

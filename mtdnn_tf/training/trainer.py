@@ -22,6 +22,7 @@ from mtdnn_tf.training.averaging import WeightAverage
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LOWEST_SCALE, LossScale
 from mtdnn_tf.training.loss_weighting import FixedWeights
+from mtdnn_tf.training.means import RunningMeans
 from mtdnn_tf.training.progress_bar import RunProgressBar, clock
 from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
@@ -59,22 +60,6 @@ def updates_per_epoch(mixture: Mixture, accumulate: int) -> int:
     return -(-mixture.steps_per_epoch // accumulate)
 
 
-class _Meters:
-    """Running means of the epoch: over all steps, and for each task over its own."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, task: str, loss: float) -> None:
-        for name in ("loss", f"{task}_loss"):
-            self._sums[name] = self._sums.get(name, 0.0) + loss
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in sorted(self._sums.items())}
-
-
 class MultiTaskTrainer:
     """Trains a multi-task model on a mixture of tasks (paper, Algorithm 1).
 
@@ -89,6 +74,8 @@ class MultiTaskTrainer:
         self.distribution = distribution or Distribution()
         self.tasks = {task.name: task for task in tasks if task.head_of is None}
         self.progress = Progress()
+        # Of the epoch so far: `loss` over all batches, `<task>_loss` over each task's own.
+        self.epoch_means = RunningMeans()
 
     def compile(
         self,
@@ -160,7 +147,7 @@ class MultiTaskTrainer:
             mixture: what `build_mixture` returned.
             epochs: the number of the last epoch, counted from the beginning of the run.
             callbacks: Keras callbacks; their model is `self.model`.
-            start: the position to go on from.
+            start: the position to go on from; within an epoch, `epoch_means` must hold what its steps before gave.
             verbose: 0 silent, 1 progress bar with the tasks' losses and the time left of the run, 2 one line an epoch;
                 "auto" takes 1 on a terminal, else 2.
 
@@ -202,7 +189,9 @@ class MultiTaskTrainer:
     def _run_epoch(
         self, mixture: Mixture, epoch: int, first_step: int, callback_list: keras.callbacks.CallbackList
     ) -> dict[str, float]:
-        meters = _Meters()
+        means = self.epoch_means
+        if first_step == 0:
+            means.reset()
         schedule = mixture.schedule(epoch)
         progress, size = self.progress, self.accumulate
         batches = iter(mixture.epoch_dataset(epoch, first_step * size))
@@ -212,11 +201,12 @@ class MultiTaskTrainer:
             progress.epoch, progress.step, progress.global_step = epoch, step + 1, progress.global_step + 1
             self._take_step(progress, [(name, next(batches)) for name in names])
             for name, loss in progress.losses:
-                meters.add(name, loss)
-            callback_list.on_train_batch_end(step, meters.means())
+                means.add("loss", loss)
+                means.add(f"{name}_loss", loss)
+            callback_list.on_train_batch_end(step, means.means())
             if self.model.stop_training:
                 break
-        return meters.means()
+        return means.means()
 
     def _take_step(self, progress: Progress, group: Sequence[tuple[str, Batch]]) -> None:
         progress.learning_rate = float(self.optimizer.learning_rate)
