@@ -15,7 +15,7 @@ from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LossScale
 from mtdnn_tf.training.losses import LOSSES
-from mtdnn_tf.training.optimizers import clip_by_global_norm
+from mtdnn_tf.training.optimizers import Rule, clipping_scale
 from mtdnn_tf.training.surgery import gram_matrix, project_conflicts
 
 Batch = dict[str, tf.Tensor]
@@ -121,12 +121,15 @@ class Steps:
         self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], losses: tf.Tensor
     ) -> tf.Tensor:
         """Update the variables and return the gradients' norm; with a loss scale, only where norm and losses are finite."""
-        clipped, norm = clip_by_global_norm(gradients, self._clip_norm)
-        if self._loss_scale is None:
-            self._optimizer.apply(clipped, variables)
-        else:
+        scale, norm = clipping_scale(gradients, self._clip_norm)
+        if self._loss_scale is not None:
             result = tf.concat([tf.reshape(losses, [-1]), [norm]], axis=0)
+            clipped = [gradient * scale for gradient in gradients]
             self._loss_scale.apply_if_finite(result, lambda: self._optimizer.apply(clipped, variables))
+        elif isinstance(self._optimizer, Rule) and self._optimizer.fused:
+            self._optimizer.apply_scaled(gradients, variables, scale)
+        else:
+            self._optimizer.apply([gradient * scale for gradient in gradients], variables)
         return norm
 
     def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:

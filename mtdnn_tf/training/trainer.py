@@ -23,6 +23,7 @@ from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LOWEST_SCALE, LossScale
 from mtdnn_tf.training.loss_weighting import FixedWeights
 from mtdnn_tf.training.means import RunningMeans
+from mtdnn_tf.training.optimizers import Rule
 from mtdnn_tf.training.progress_bar import RunProgressBar, clock
 from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
@@ -107,6 +108,8 @@ class MultiTaskTrainer:
         if loss_scale is None and self.model.get_layer("encoder").compute_dtype == "float16":
             loss_scale = LossScale()
         self.loss_scale = loss_scale
+        if isinstance(optimizer, Rule):
+            optimizer.fused = self.model.get_layer("encoder").fused and self.distribution.num_replicas == 1
         with self.distribution.scope():
             optimizer.build(self.model.trainable_variables)
             # So that callbacks find model.optimizer; Keras would put its own loss scaling around it.
