@@ -188,6 +188,7 @@ class RuntimeConfig:
     deterministic: bool = False
     # How a training step goes through the encoder: fused kernels (not float16), KerasHub's layers, or what suits the device.
     encoder: Annotated[str, one_of("auto", "fused", "reference")] = "auto"
+    recompute: bool = False  # fused kernels: compute each layer again for its gradient; less memory, slower steps
 
 
 @dataclass(frozen=True)

@@ -166,3 +166,12 @@ def test_rows_left_out_on_purpose_are_counted_and_listed(experiment, tmp_path, c
 def test_float16_on_several_devices_is_refused_at_once(experiment):
     with pytest.raises(mtdnn.UserError, match="is not supported by this version"):
         prepare_runtime(mtdnn.load_config(experiment, ["runtime.precision=mixed_float16", "runtime.strategy=mirrored"]))
+
+
+def test_recomputing_without_the_fused_pass_is_refused(experiment, tmp_path):
+    config = mtdnn.load_config(experiment, ["runtime.recompute=true", "runtime.encoder=reference"])
+    with pytest.raises(
+        mtdnn.UserError, match=r"^runtime\.recompute: only the fused pass .*runtime\.encoder: reference"
+    ):
+        mtdnn.run_experiment(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

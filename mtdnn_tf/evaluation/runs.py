@@ -39,6 +39,12 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
         )
     encoder.backbone.freeze(config.model.freeze_layers)
     encoder.backbone.fused = uses_fused_pass(config.runtime)
+    encoder.backbone.recompute = config.runtime.recompute
+    if config.runtime.recompute and not encoder.backbone.fused:
+        raise UserError(
+            "runtime.recompute: only the fused pass can compute layers again, and this run takes the reference pass "
+            f"(runtime.encoder: {config.runtime.encoder}, runtime.precision: {config.runtime.precision}); set it to false"
+        )
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 
 
