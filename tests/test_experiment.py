@@ -173,5 +173,5 @@ def test_recomputing_without_the_fused_pass_is_refused(experiment, tmp_path):
     with pytest.raises(
         mtdnn.UserError, match=r"^runtime\.recompute: only the fused pass .*runtime\.encoder: reference"
     ):
-        mtdnn.run_experiment(config, tmp_path / "run")
+        run_experiment(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
