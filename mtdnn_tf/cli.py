@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TypeVar
 from absl import app, flags, logging
 
 from mtdnn_tf.config import ExperimentConfig, load_config
-from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.errors import Interrupted, UserError, unknown_name
 
 Item = TypeVar("Item")
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
@@ -117,7 +118,10 @@ def start_tensorflow() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run an entry point under absl: a `UserError` becomes one line on standard error and exit status 1."""
+    """Run an entry point under absl: an error becomes one line on standard error.
+
+    The exit status is 1 after a `UserError`, and 128 + the signal's number after an interruption.
+    """
 
     def wrapped(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
@@ -130,7 +134,14 @@ def run(main: Callable[[], None]) -> None:
             if _DEBUG.value:
                 raise
             sys.exit(f"error: {error}")
+        except Interrupted as stop:
+            _leave(str(stop), stop.exit_status)
         except KeyboardInterrupt:
-            sys.exit("interrupted; type the same command again to go on from the last checkpoint")
+            _leave("interrupted; the same command goes on from the last checkpoint", 128 + signal.SIGINT)
 
     app.run(wrapped)
+
+
+def _leave(message: str, status: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(status)

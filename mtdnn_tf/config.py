@@ -102,6 +102,7 @@ class DataConfig:
     batch_size: Count = 32  # examples; for ranking, queries
     eval_batch_size: Count = 64
     cache_dir: str = ""  # folder that keeps tokenised splits for later runs; empty: none
+    service: str = ""  # dispatcher of a tf.data service that makes the batches, grpc://host:port; empty: none
     # length: batches of similar lengths, padded to a bucket; none: shuffled batches, padded to their longest row.
     bucketing: Annotated[str, one_of("length", "none")] = "length"
     # Padded lengths; those over max_length are left out.
@@ -171,7 +172,10 @@ class TrainingConfig:
     keep_checkpoints: Count = 2
     init_from: str | None = None  # a run directory: encoder and heads are taken over by name
     best_metric: str = "average"  # average of main metrics, or <task>/<metric>
-    log_every: Count = 50  # steps between lines of metrics.jsonl
+    patience: CountOrNone = 0  # epochs in a row without a better best_metric after which training stops; 0: it does not
+    # Decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999; None, 0: no average.
+    ema: Share | None = None
+    log_every: Count = 50  # steps between lines of metrics.jsonl, and of the screen where it is no terminal
 
 
 @dataclass(frozen=True)
@@ -179,10 +183,12 @@ class RuntimeConfig:
     """Device, precision and determinism."""
 
     strategy: Annotated[str, one_of("none", "mirrored", "multi_worker", "tpu")] = "none"
+    # Of the encoder; weights, heads and losses are float32. mixed_float16 scales the loss and skips steps that overflow.
     precision: Annotated[str, one_of("float32", "mixed_bfloat16", "mixed_float16")] = "float32"
     deterministic: bool = False
-    # How a training step goes through the encoder: fused kernels, KerasHub's layers, or what suits the device.
+    # How a training step goes through the encoder: fused kernels (not float16), KerasHub's layers, or what suits the device.
     encoder: Annotated[str, one_of("auto", "fused", "reference")] = "auto"
+    recompute: bool = False  # fused kernels: compute each layer again for its gradient; less memory, slower steps
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,7 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _decisive(config: ExperimentConfig) -> dict[str, Any]:
-    return config_to_dict(replace(config, data=replace(config.data, cache_dir="")))
+    return config_to_dict(replace(config, data=replace(config.data, cache_dir="", service="")))
 
 
 def dump_config(config: ExperimentConfig) -> str:

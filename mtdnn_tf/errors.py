@@ -1,9 +1,10 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard: bad input, and a stop that was asked for."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
+import signal
 from collections.abc import Iterable
 
 _LISTED = 400  # characters of known names
@@ -19,6 +20,19 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped because a signal asked for it; the message says what was saved."""
+
+    def __init__(self, received: signal.Signals, message: str) -> None:
+        super().__init__(f"{received.name}: {message}")
+        self.received = received
+
+    @property
+    def exit_status(self) -> int:
+        """What a process that a signal ended returns by convention: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + self.received
 
 
 def _printable(character: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.config import ExperimentConfig, config_differences, dump_config
+from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
@@ -20,14 +24,20 @@ from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
-from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.files import clear_leftovers, write_text_atomically
+from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
+from mtdnn_tf.resuming import restore
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import dump_tasks
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog
+from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
+from mtdnn_tf.training.distribution import Distribution, build_distribution
+from mtdnn_tf.training.event_files import EventFiles
 from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
+from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 _RUN_FILES = (
@@ -50,23 +60,20 @@ class Outcome:
     scores: dict[str, Any]
     mixture: Mixture
     seconds: float  # of training, in this process
+    is_chief: bool = True  # False: another worker wrote the run directory
 
 
 def prepare_runtime(config: ExperimentConfig) -> None:
     """Set seeds, precision and determinism of this process.
 
     Raises:
-        UserError: a strategy or precision that this version does not train with.
+        UserError: float16 on several devices.
     """
     runtime = config.runtime
-    if runtime.strategy != "none":
+    if runtime.precision == "mixed_float16" and runtime.strategy != "none":
         raise UserError(
-            f"runtime.strategy: {runtime.strategy!r} is not supported by this version, which trains on one device; use 'none'"
-        )
-    if runtime.precision == "mixed_float16":
-        raise UserError(
-            "runtime.precision: 'mixed_float16' is not supported by this version, which has no loss scaling; "
-            "use 'float32' or 'mixed_bfloat16'"
+            f"runtime.precision: 'mixed_float16' is not supported by this version on several devices (runtime.strategy: "
+            f"{runtime.strategy}): its loss scale lives on one; use 'mixed_bfloat16' or 'float32'"
         )
     keras.config.set_dtype_policy(runtime.precision)
     keras.utils.set_random_seed(config.training.seed)
@@ -76,21 +83,33 @@ def prepare_runtime(config: ExperimentConfig) -> None:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool) -> None:
-    """Make the run directory, or check that the one there belongs to the same configuration.
+def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lock: DirectoryLock) -> None:
+    """Make the run directory and lock it, or check that the one there belongs to the same configuration.
+
+    What killed processes left half-written is cleared.
 
     Raises:
-        UserError: it holds another configuration (the keys are named), or is a folder of something else.
+        UserError: it holds another configuration (the keys are named), is a folder of something else, or another process
+            trains in it.
     """
+    if model_dir.exists() and not (model_dir / "config.yaml").is_file() and not _holds_nothing_else(model_dir):
+        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
+    lock.acquire()
+    clear_leftovers(model_dir, "|".join(map(re.escape, (*_RUN_FILES, *_RUN_FOLDERS))))
+    clear_leftovers(model_dir / "checkpoints", r"step-\d+")
     if (model_dir / "config.yaml").is_file():
         if fresh:
             _clear(model_dir)
         else:
             _refuse_other_config(config, model_dir)
-    elif model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
-        raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
-    model_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(model_dir / "config.yaml", header(config) + dump_config(config))
+
+
+def _holds_nothing_else(model_dir: Path) -> bool:
+    """Return whether a folder without configuration is empty but for what a run killed at its start leaves."""
+    return model_dir.is_dir() and all(
+        path.name == LOCK_FILE or path.name.startswith(".config.yaml.") for path in model_dir.iterdir()
+    )
 
 
 def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
@@ -103,10 +122,10 @@ def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
 
 
 def _clear(model_dir: Path) -> None:
-    for name in _RUN_FILES:
-        (model_dir / name).unlink(missing_ok=True)
     for name in _RUN_FOLDERS:
         shutil.rmtree(model_dir / name, ignore_errors=True)
+    for name in reversed(_RUN_FILES):  # the configuration goes last: until then this is a run directory
+        (model_dir / name).unlink(missing_ok=True)
 
 
 def run_experiment(
@@ -116,8 +135,11 @@ def run_experiment(
     fresh: bool = False,
     command: str = "",
     verbose: int | str = "auto",
+    profile: Steps | None = None,
 ) -> Outcome:
     """Train a configuration in a run directory, from the start or from where it was cut off, and score the best model.
+
+    Of several workers (`runtime.strategy: multi_worker`) only the chief touches the directory: the others need not see it.
 
     Args:
         config: the experiment.
@@ -125,31 +147,78 @@ def run_experiment(
         fresh: throw away what the directory holds of a run.
         command: how the run was started, for the report.
         verbose: as in `MultiTaskTrainer.fit`.
+        profile: the first and the last step, from 1, of which a profiler's trace is written into logs/.
 
     Raises:
-        UserError: bad configuration, data, weights or directory, or numbers that are not finite while training.
+        UserError: bad configuration, data, weights, directory or devices, or numbers that are not finite while training.
+        Interrupted: SIGTERM or SIGINT came while training, in the main thread; a checkpoint was saved first. The handlers that
+            were there before are back.
     """
     model_dir = Path(model_dir)
+    if config.runtime.strategy == "tpu" and config.data.bucketing != "length":
+        raise UserError(
+            f"runtime.strategy: 'tpu' needs batches of few lengths: set data.bucketing to 'length'. Received: {config.data.bucketing!r}"
+        )
+    distribution = build_distribution(config.runtime.strategy)
     prepare_runtime(config)
-    # Everything that can be wrong with the input is found before the directory is touched.
-    model, tasks, encoder = build_run_model(config)
+    with DirectoryLock(model_dir) as lock:
+        # An old run's is taken at once, before the minutes that the data may take.
+        distribution.on_chief(lambda: lock.acquire() if (model_dir / "config.yaml").is_file() else None)
+        run, mixture, scorer = _assemble(config, model_dir, distribution)
+        if profile:
+            check_steps(profile, _total_updates(config, mixture))
+        distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh, lock))
+
+        started = time.perf_counter()
+        with StopSignals() as stop:
+            _train(run, mixture, scorer, distribution, verbose, profile, stop)
+        seconds = time.perf_counter() - started
+
+        scores = _best_scores(run, scorer, distribution)
+        if distribution.is_chief:
+            write_scores(model_dir / "scores.json", "dev", scores)
+            write_predictions(model_dir / "predictions", scorer, "dev")
+            write_report(run, mixture, scores, command=command)
+            write_model_card(run, mixture, scores, command=command)
+        return Outcome(run, scores, mixture, seconds, distribution.is_chief)
+
+
+def _assemble(
+    config: ExperimentConfig, model_dir: Path, distribution: Distribution
+) -> tuple[Run, Mixture, SplitScorer]:
+    """Build model and data: everything that can be wrong with the input is found before the directory is touched."""
+    with distribution.scope():
+        model, tasks, encoder = build_run_model(config)
+    distribution.prepare_model(model)
     mixture = build_mixture(tasks, encoder, config)
-    scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data)
-    prepare_directory(config, model_dir, fresh)
-    write_text_atomically(model_dir / "tasks.yaml", dump_tasks(tasks))
-    _tell_skipped(model_dir / "skipped_rows.txt", mixture, scorer)
-    run = Run(model, tasks, encoder, config, model_dir)
+    scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data, distribution=distribution)
+    if distribution.share[1] > 1:
+        distribution.check_agreement(_what_workers_share(config, mixture, scorer))
+    check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
+    return Run(model, tasks, encoder, config, model_dir), mixture, scorer
 
-    started = time.perf_counter()
-    _train(run, mixture, scorer, verbose)
-    seconds = time.perf_counter() - started
 
-    scores = _best_scores(run, scorer)
-    write_scores(model_dir / "scores.json", "dev", scores)
-    write_predictions(model_dir / "predictions", scorer, "dev")
-    write_report(run, mixture, scores, command=command)
-    write_model_card(run, mixture, scores, command=command)
-    return Outcome(run, scores, mixture, seconds)
+def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
+    prepare_directory(run.config, run.model_dir, fresh, lock)
+    write_text_atomically(run.model_dir / "tasks.yaml", dump_tasks(run.tasks))
+    _tell_skipped(run.model_dir / "skipped_rows.txt", mixture, scorer)
+
+
+def _what_workers_share(config: ExperimentConfig, mixture: Mixture, scorer: SplitScorer) -> dict[str, str]:
+    """Return hashes of what decides every step: paths may differ from machine to machine, what they hold may not."""
+    plain = config_to_dict(config)
+    sections = {name: plain.get(name) for name in ("mixing", "model", "optimizer", "training", "runtime")}
+    sections["data"] = {
+        name: value for name, value in plain.get("data", {}).items() if name not in ("root", "cache_dir", "service")
+    }
+    rows = hashlib.sha256()
+    for split in [*mixture.tokenized.values(), *(split for _, split in scorer.splits)]:
+        for array in (split.token_ids, split.row_splits, split.known_labels):
+            rows.update(np.ascontiguousarray(array).tobytes())
+    return {
+        "configuration": hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest(),
+        "data": rows.hexdigest(),
+    }
 
 
 def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
@@ -164,30 +233,59 @@ def _tell_skipped(path: Path, mixture: Mixture, scorer: SplitScorer) -> None:
         print(f"rows left out because of on_error: skip: {counts}; listed in {path}", flush=True)
 
 
-def _train(run: Run, mixture: Mixture, scorer: SplitScorer, verbose: int | str) -> None:
+def _train(
+    run: Run,
+    mixture: Mixture,
+    scorer: SplitScorer,
+    distribution: Distribution,
+    verbose: int | str,
+    profile: Steps | None,
+    stop: StopSignals,
+) -> None:
     config, training = run.config, run.config.training
-    trainer = MultiTaskTrainer(run.model, run.tasks)
+    trainer = MultiTaskTrainer(run.model, run.tasks, distribution)
     compile_trainer(trainer, config, mixture)
-    state = _restore(run, trainer)
-    if state is not None and state.epoch >= training.epochs:
-        print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
+    state = _restore_from_chief(run, trainer)
+    if state is not None and (
+        state.epoch >= training.epochs or is_patience_spent(training.patience, state.stale_epochs)
+    ):
+        if distribution.is_chief:
+            print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
-    log = MetricsLog(run.model_dir / "metrics.jsonl", state.global_step if state else 0)
-    lines = not sys.stdout.isatty() and verbose != 0
-    step_log = StepLog(trainer, log, run.model_dir / "logs", training.log_every, training.checkpoint_every, lines)
+    writes = distribution.is_chief
+    log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.metrics_lines if state else 0)
+    logs = run.model_dir / "logs"
+    events = EventFiles(logs if writes else None)
+    profilers = [StepProfiler(trainer, logs, profile)] if profile and writes else []
+    lines = writes and not sys.stdout.isatty() and verbose != 0
+    step_log = StepLog(trainer, mixture, log, events, training.log_every, lines)
+    if state is not None:
+        step_log.means.restore(state.log_means)
     keeper = Keeper(
         trainer,
         run.tasks,
         run.model_dir,
         scorer,
         training.best_metric,
-        log,
+        step_log,
         training.checkpoint_every,
         training.keep_checkpoints,
-        state.best_score if state else None,
+        training.patience,
+        state,
+        stop,
+        writes,
     )
     start = (state.epoch, state.step) if state else (0, 0)
-    trainer.fit(mixture, training.epochs, [step_log, keeper], start, verbose)
+    try:
+        trainer.fit(mixture, training.epochs, [*profilers, step_log, keeper], start, verbose if writes else 0)
+    finally:
+        events.close()
+        for profiler in profilers:
+            profiler.close()
+
+
+def _total_updates(config: ExperimentConfig, mixture: Mixture) -> int:
+    return config.training.epochs * updates_per_epoch(mixture, config.training.accumulate)
 
 
 def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture: Mixture) -> None:
@@ -202,36 +300,48 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
         raise UserError(
             "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
         )
+    with trainer.distribution.scope():
+        optimizer = build_optimizer(config.optimizer, _total_updates(config, mixture))
     trainer.compile(
-        build_optimizer(config.optimizer, training.epochs * updates_per_epoch(mixture, training.accumulate)),
+        optimizer,
         config.optimizer.clip_norm,
         weighting=build_loss_weighting(list(trainer.tasks.values()), training),
         accumulate=training.accumulate,
         surgery_seed=derive_seed(training.seed, "surgery") if surgery else None,
+        ema=training.ema,
     )
 
 
-def _best_scores(run: Run, scorer: SplitScorer) -> dict[str, Any]:
+def _best_scores(run: Run, scorer: SplitScorer, distribution: Distribution) -> dict[str, Any]:
     """Load the best model, and score it unless it is the one that the last epoch ended with, scored a moment ago."""
-    best = find_weights(run.model_dir)
-    if scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs:
+
+    def load() -> bool:
+        best = find_weights(run.model_dir)
         checkpoints.load_model(best, run.model, run.tasks)
+        return scorer.scores is None or checkpoints.read_state(best).epoch != run.config.training.epochs
+
+    is_stale = distribution.on_chief(load)
+    distribution.copy_from_chief([variable.value for variable in run.model.variables])
+    if is_stale or scorer.scores is None:
         return scorer()
     return scorer.scores
 
 
-def _restore(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
-    """Load the latest checkpoint of the run, or the weights that `training.init_from` names; return where to go on."""
-    found = checkpoints.latest(run.model_dir / "checkpoints")
-    if found is not None:
-        parts = checkpoints.model_parts(run.model, run.tasks)
-        checkpoints.load(found, parts | {"optimizer": checkpoints.optimizer_part(trainer.optimizer)})
-        state = checkpoints.read_state(found)
-        trainer.weighting.restore(state.loss_weighting)
-        print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
-        return state
-    init_from = run.config.training.init_from
-    if init_from:
-        weights = find_weights(init_from)
-        print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
-    return None
+def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.State | None:
+    """Restore on the chief, and give every worker what it found."""
+    distribution = trainer.distribution
+
+    def found_by_chief() -> dict[str, Any] | None:
+        found = restore(run, trainer)
+        return asdict(found) if found else None
+
+    state = distribution.on_chief(found_by_chief)
+    parts = [variable for part in trainer.parts().values() for variable in part.values()]
+    every = [*(variable.value for variable in (*run.model.variables, *trainer.optimizer.variables)), *parts]
+    distribution.copy_from_chief(list({id(variable): variable for variable in every}.values()))
+    if state is None:
+        return None
+    if not distribution.is_chief:
+        trainer.weighting.restore(state["loss_weighting"])
+        trainer.epoch_means.restore(state["epoch_means"])
+    return checkpoints.State(**state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def write_text_atomically(path: Path | str, text: str) -> None:
     Raises:
         UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
     """
-    with _told_as_user_error(path):
+    with told_as_user_error(path):
         if Path(path).exists() and not Path(path).is_file():
             Path(path).write_text(text, encoding="utf-8", newline="")
             return
@@ -35,6 +36,36 @@ def write_text_atomically(path: Path | str, text: str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a UTF-8 file, whole or not at all.
+
+    Raises:
+        UserError: it can't be written; the lines before are untouched.
+    """
+    with told_as_user_error(path), path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        line = f"{text}\n".encode()
+        try:
+            written = file.write(line)
+            if written != len(line):  # what fitted on the disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.truncate(path, size)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's contents, or a folder's names, are on the disk, where the file system can tell."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -51,7 +82,7 @@ def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Pat
     target = Path(os.path.realpath(path))
     if target.exists() and not (replace and target.is_dir()):
         raise UserError(f"{path}: already exists; name another folder, or remove what is there")
-    with _told_as_user_error(path):
+    with told_as_user_error(path):
         temporary = _temporary(target)
         temporary.mkdir()  # not tempfile.mkdtemp, whose folders no other user (a server, say) can read
         try:
@@ -89,12 +120,32 @@ def _temporary(target: Path) -> Path:
 def _clear_if_orphaned(leftover: Path, process: str, target: Path) -> None:
     if not process.isdecimal() or (int(process) != os.getpid() and _is_running(int(process))):
         return
+    _clear(leftover, target)
+
+
+def _clear(leftover: Path, target: Path) -> None:
     if leftover.suffix == ".replaced" and not target.exists():
         leftover.rename(target)  # killed between the two renames: this is what was there before
     elif leftover.is_dir():
         shutil.rmtree(leftover, ignore_errors=True)
     else:
         leftover.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path, names: str) -> None:
+    """Clear what killed processes left while they wrote into `folder`; for a caller that nobody else writes beside.
+
+    What had been set aside for a new folder that never came gets its name back. The process that left it need not be of this
+    machine, and its number may be another process's by now.
+
+    Args:
+        folder: need not be there.
+        names: a regular expression of the files and folders that were being written.
+    """
+    for leftover in sorted(folder.glob(".*")):
+        match = re.fullmatch(rf"\.({names})\..+\.\d+\.(partial|replaced)", leftover.name)
+        if match:
+            _clear(leftover, folder / match[1])
 
 
 def _is_running(process: int) -> bool:
@@ -108,7 +159,8 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
-def _told_as_user_error(path: Path | str) -> Iterator[None]:
+def told_as_user_error(path: Path | str) -> Iterator[None]:
+    """Raise as `UserError` what says that `path` can't be written: a full disk, missing rights."""
     try:
         yield
     except UserError:

@@ -27,7 +27,8 @@ def memory_bytes(config: ExperimentConfig, encoder: Encoder, buckets: Mapping[st
     """Estimate the peak memory of a training process on the CPU.
 
     To the weights come the activations of the largest batch: a Transformer layer keeps for its gradient about 12 tensors of
-    [B, L, d], 4 of [B, L, feed-forward] and 3 of [B, heads, L, L].
+    [B, L, d], 4 of [B, L, feed-forward] and 3 of [B, heads, L, L]; with `runtime.recompute`, only the layer at work does, the
+    others one of [B, L, d]. `training.ema` keeps one more copy of the weights.
     """
     backbone = encoder.backbone
     value_bytes = 2 if config.runtime.precision.startswith("mixed") else 4
@@ -35,10 +36,13 @@ def memory_bytes(config: ExperimentConfig, encoder: Encoder, buckets: Mapping[st
     def activations(length: int, bucket: Bucket) -> int:
         positions = math.prod(bucket.largest["token_ids"].shape)
         width = 12 * backbone.hidden_dim + 4 * backbone.intermediate_dim + 3 * backbone.num_heads * length
+        if config.runtime.recompute:
+            return positions * (width + backbone.num_layers * backbone.hidden_dim) * value_bytes
         return positions * width * backbone.num_layers * value_bytes
 
     largest = max(activations(length, bucket) for used in buckets.values() for length, bucket in used.items())
-    return _PROCESS_BYTES + len(buckets) * _TASK_BYTES + 4 * _COPIES_OF_WEIGHTS * parameters + largest
+    copies = _COPIES_OF_WEIGHTS + bool(config.training.ema)
+    return _PROCESS_BYTES + len(buckets) * _TASK_BYTES + 4 * copies * parameters + largest
 
 
 @dataclass(frozen=True)

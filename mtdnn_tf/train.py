@@ -14,6 +14,10 @@ from mtdnn_tf import cli
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
 
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "Writes a profiler's trace of these steps, as in --profile=10-20, into logs/ of the run directory."
+)
+
 
 def main() -> None:
     """Read the flags, run, say what came out."""
@@ -22,9 +26,13 @@ def main() -> None:
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.report import score_table
     from mtdnn_tf.experiment import run_experiment
+    from mtdnn_tf.training.profiling import parse_steps
 
+    profile = parse_steps(_PROFILE.value) if _PROFILE.value is not None else None
     command = shlex.join(["python", "-m", "mtdnn_tf.train", *sys.argv[1:]])
-    outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command)
+    outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command, profile=profile)
+    if not outcome.is_chief:
+        return
     print(f"\n{score_table(outcome.scores, outcome.run.tasks)}\n")
     print(f"run: {model_dir}  (report.html, MODEL_CARD.md, scores.json, best/, logs/ for TensorBoard)")
     print("next:")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from mtdnn_tf.errors import UserError, closest_name, unknown_name
@@ -37,3 +40,22 @@ def test_a_long_list_of_known_names_is_cut():
     message = unknown_name("x.tsv:2", "label", "n", [f"label_{n}" for n in range(1000)])
     assert len(message) < 600
     assert message.endswith("... (1000 in all).")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        ("Interrupted(signal.SIGTERM, 'saved')", 143, "SIGTERM: saved"),
+        ("Interrupted(signal.SIGINT, 'saved')", 130, "SIGINT: saved"),
+        ("KeyboardInterrupt()", 130, "interrupted; the same command goes on from the last checkpoint"),
+        ("UserError('bad row')", 1, "error: bad row"),
+    ],
+)
+def test_entry_points_end_in_one_line_and_the_status_of_convention(raised, status, line):
+    code = (
+        "import signal; from mtdnn_tf import cli; from mtdnn_tf.errors import Interrupted, UserError\n"
+        f"def main(): raise {raised}\n"
+        "cli.run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, f"{line}\n")

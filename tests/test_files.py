@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.files import atomic_directory, write_text_atomically
+from mtdnn_tf.files import append_line, atomic_directory, clear_leftovers, write_text_atomically
 
 
 def _names(folder):
@@ -169,3 +171,40 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path):
 def test_a_stream_is_written_directly(tmp_path):
     code = "from mtdnn_tf.files import write_text_atomically; write_text_atomically('/dev/stdout', 'text')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"text"
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    append_line(path, "zwei é")
+    assert path.read_text(encoding="utf-8") == "one\nzwei é\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))  # the next line fits in part
+    try:
+        with pytest.raises(UserError, match="cannot write"):
+            append_line(path, "a long line")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text(encoding="utf-8") == "one\nzwei é\n"
+
+
+def test_whoever_is_alone_in_a_folder_clears_leftovers_of_any_process(tmp_path):
+    """A container that starts again has another host name, or the same process numbers."""
+    mine, elsewhere = f".best.{socket.gethostname()}.{os.getppid()}", ".best.old.host.7"
+    (tmp_path / f"{mine}.partial").mkdir()
+    (tmp_path / f"{mine}.partial" / "x").write_text("half")
+    (tmp_path / ".config.yaml.there.7.partial").write_text("half")
+    (tmp_path / f"{elsewhere}.replaced").mkdir()
+    (tmp_path / f"{elsewhere}.replaced" / "x").write_text("precious")
+    others = [".lock", ".best.notes", ".mine.there.7.partial", ".best.there.7.partial.txt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    clear_leftovers(tmp_path, "best|config\\.yaml")
+    assert _names(tmp_path) == sorted(["best", *others])
+    assert (tmp_path / "best" / "x").read_text() == "precious"
+    (tmp_path / f"{elsewhere}.replaced").mkdir()
+    clear_leftovers(tmp_path, "best|config\\.yaml")
+    assert _names(tmp_path) == sorted(["best", *others])
+    clear_leftovers(tmp_path / "missing", "best")

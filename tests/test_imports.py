@@ -28,6 +28,7 @@ ORDER = [
 ]
 PART_OF_MODULE = {
     "files": "common",
+    "locks": "common",
     "seeds": "common",
     "config_build": "config",
     "config_paths": "config",
@@ -40,6 +41,7 @@ PART_OF_MODULE = {
 }
 TOP = {
     "experiment",
+    "resuming",
     "planning",
     "plan_costs",
     "plan_table",
@@ -47,6 +49,7 @@ TOP = {
     "answering",
     "cli",
     "train",
+    "train_workers",
     "evaluate",
     "predict",
     "export",

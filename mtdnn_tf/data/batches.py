@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from mtdnn_tf.data.text import Tokenizer, pack, with_masks
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
 
-Epochs = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
 # What every batch holds, whichever its task: the signature of steps, so that each is traced once.
 BATCH_SPEC = {
     **{name: tf.TensorSpec([None, None], tf.int32, name=name) for name in ("token_ids", "segment_ids", "padding_mask")},
@@ -96,47 +95,58 @@ def num_batches(tokenized: TokenizedTask, batch_size: int) -> int:
     return -(-tokenized.num_items // batch_size)
 
 
-def training_batches(
-    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int] | None, seed: int, task_id: int = 0
-) -> Epochs:
-    """Return the function from (epoch, batches to leave out) to that epoch's batches of this task.
+class TrainingBatches:
+    """A task's training batches, epoch by epoch; a function of seed, task name and epoch alone.
 
-    It is a function of seed, task name and epoch alone: items are shuffled, cut into pools of 50 batches, sorted within the
-    pool by the bucket they need, cut into batches, and the batches shuffled. Every item comes once; one batch at most is smaller.
-
-    Args:
-        tokenized: the task's training split.
-        batch_size: items.
-        buckets: padded lengths, ascending; a batch is padded to the smallest that holds its longest row. None: items are not
-            sorted, and a batch is padded to its longest row.
-        seed: of the run.
-        task_id: what `task_id` of every batch says.
-
-    Returns:
-        A function of two `[] int64`. Batch: `token_ids`, `segment_ids`, `padding_mask` `[rows, length] int32`, `label`
-        `[rows] float32`, `group` `[rows] int32` (index of the item within the batch), `task_id` `[rows] int32`.
+    Items are shuffled, cut into pools of 50 batches, sorted within the pool by the bucket they need, cut into batches, and the
+    batches shuffled. Every item comes once; one batch at most is smaller.
     """
-    rows = _Rows(tokenized, buckets, task_id)
-    items, batches = tokenized.num_items, num_batches(tokenized, batch_size)
-    needed = tf.constant(_needed_buckets(tokenized, rows.buckets), tf.int64)
-    pool = tf.range(items, dtype=tf.int64) // (_POOL * batch_size)
-    seeds = [derive_seed(seed, tokenized.task.name, purpose) for purpose in ("items", "batches")]
 
-    def epoch_batches(epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
-        item_seed, batch_seed = (tf.stack([tf.constant(value, tf.int64), epoch]) for value in seeds)
-        order = tf.random.experimental.stateless_shuffle(tf.range(items, dtype=tf.int64), item_seed)
-        if buckets is not None:
-            by_length = tf.argsort(pool * (len(rows.buckets) + 1) + tf.gather(needed, order), stable=True)
+    def __init__(
+        self, tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int] | None, seed: int, task_id: int = 0
+    ) -> None:
+        """Take the split.
+
+        Args:
+            tokenized: the task's training split.
+            batch_size: items.
+            buckets: padded lengths, ascending; a batch is padded to the smallest that holds its longest row. None: items are
+                not sorted, and a batch is padded to its longest row.
+            seed: of the run.
+            task_id: what `task_id` of every batch says.
+        """
+        self._rows = _Rows(tokenized, buckets, task_id)
+        self._items, self._batch_size = tokenized.num_items, batch_size
+        self._batches = num_batches(tokenized, batch_size)
+        self._sorted = buckets is not None
+        self._needed = tf.constant(_needed_buckets(tokenized, self._rows.buckets), tf.int64)
+        self._seeds = [derive_seed(seed, tokenized.task.name, purpose) for purpose in ("items", "batches")]
+
+    def __call__(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
+        """Return an epoch's batches (see `batch`) from a batch on; both `[] int64`."""
+        chosen = tf.data.Dataset.from_tensor_slices(self.items(epoch, start))
+        return chosen.map(self.batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def items(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        """Return the items of an epoch's batches from a batch on, `[batches, batch_size] int64`; -1 fills the smaller one up."""
+        item_seed, batch_seed = (tf.stack([tf.constant(value, tf.int64), epoch]) for value in self._seeds)
+        order = tf.random.experimental.stateless_shuffle(tf.range(self._items, dtype=tf.int64), item_seed)
+        if self._sorted:
+            pool = tf.range(self._items, dtype=tf.int64) // (_POOL * self._batch_size)
+            by_length = tf.argsort(pool * (len(self._rows.buckets) + 1) + tf.gather(self._needed, order), stable=True)
             order = tf.gather(order, by_length)
-        order = tf.pad(order, [[0, batches * batch_size - items]], constant_values=-1)
-        batch_order = tf.random.experimental.stateless_shuffle(tf.range(batches), batch_seed)
-        chosen = tf.gather(tf.reshape(order, [batches, batch_size]), batch_order[start:])
-        return tf.data.Dataset.from_tensor_slices(chosen).map(
-            lambda indices: rows.batch_of_items(tf.boolean_mask(indices, indices >= 0)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        order = tf.pad(order, [[0, self._batches * self._batch_size - self._items]], constant_values=-1)
+        batch_order = tf.random.experimental.stateless_shuffle(tf.range(self._batches), batch_seed)
+        return tf.gather(tf.reshape(order, [self._batches, self._batch_size]), batch_order[start:])
 
-    return epoch_batches
+    def batch(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the batch of some items, `[any] int64`, of which those that are -1 are left out.
+
+        Returns:
+            `token_ids`, `segment_ids`, `padding_mask` `[rows, length] int32`, `label` `[rows] float32`, `group` `[rows] int32`
+            (index of the item within the batch), `task_id` `[rows] int32`.
+        """
+        return self._rows.batch_of_items(tf.boolean_mask(items, items >= 0))
 
 
 def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray:
@@ -146,11 +156,15 @@ def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray
 
 
 def evaluation_batches(
-    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int]
+    tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int], share: tuple[int, int] = (0, 1)
 ) -> tuple[tf.data.Dataset, np.ndarray]:
-    """Return all rows in batches of similar length, and the order that they come in, `[rows] int64`."""
+    """Return rows in batches of similar length, and the order that they come in, `[rows] int64`.
+
+    `share` is (number, of how many): every so many-th row only, so that workers' shares are of equal size and length.
+    """
     rows = _Rows(tokenized, buckets, task_id=0)
-    order = np.argsort(tokenized.lengths, kind="stable")
+    number, shares = share
+    order = np.argsort(tokenized.lengths, kind="stable")[number::shares]
     indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
     return indices.map(rows.batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), order
 

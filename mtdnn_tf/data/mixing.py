@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig
-from mtdnn_tf.data.batches import Epochs, TokenizedTask, num_batches, training_batches
+from mtdnn_tf.data.batches import TokenizedTask, TrainingBatches, num_batches
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
+from mtdnn_tf.data.service import check_service, served
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
@@ -36,8 +37,9 @@ class Mixture:
     example_counts: Mapping[str, int]  # examples (ranking: queries) of one pass
     tokenized: Mapping[str, TokenizedTask] = field(repr=False)
     epochs: int  # of the run
-    _passes: tuple[Epochs, ...] = field(repr=False)
+    _passes: tuple[TrainingBatches, ...] = field(repr=False)
     _order: Callable[[int], np.ndarray] = field(repr=False)
+    _service: str = ""  # address of a tf.data service that makes the batches
 
     @property
     def steps_per_epoch(self) -> int:
@@ -46,7 +48,7 @@ class Mixture:
 
     @property
     def dataset(self) -> tf.data.Dataset:
-        """All epochs of the run one after the other; batches as in `training_batches`; its cardinality is known."""
+        """All epochs of the run one after the other; batches as in `TrainingBatches`; its cardinality is known."""
         choices = np.concatenate([self._order(epoch) for epoch in range(self.epochs)])
         return self._chosen(choices, np.zeros(len(self.task_names), np.int64))
 
@@ -72,6 +74,8 @@ class Mixture:
 
     def _chosen(self, choices: np.ndarray, starts: np.ndarray) -> tf.data.Dataset:
         """Return the batches that the choices name, each task's from its own start, counted from the beginning of the run."""
+        if self._service:
+            return served(self._service, self._passes, choices, self._items(choices, starts))
         counts, batches = self._counts(choices), self.batch_counts.values()
         streams = [
             _stream(passes, *divmod(int(start), of_pass), int(count), of_pass)
@@ -83,8 +87,23 @@ class Mixture:
         # The choice loses the count (choose_from_datasets does not know that no input runs dry).
         return dataset.apply(tf.data.experimental.assert_cardinality(len(choices))).prefetch(tf.data.AUTOTUNE)
 
+    def _items(self, choices: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return the items of the batches that the choices name, `[batches, any] int64`, filled up with -1."""
+        streams = []
+        for task_id, (passes, of_pass) in enumerate(zip(self._passes, self.batch_counts.values(), strict=True)):
+            start, count = int(starts[task_id]), int(np.sum(choices == task_id))
+            first, last = start // of_pass, -(-(start + count) // of_pass)
+            with tf.device("CPU"):
+                found = [passes.items(tf.constant(index, tf.int64), tf.constant(0)) for index in range(first, last)]
+            streams.append(np.concatenate(found)[start - first * of_pass :] if found else np.empty([0, 0], np.int64))
+        items = np.full([len(choices), max(stream.shape[1] for stream in streams)], -1, np.int64)
+        for task_id, stream in enumerate(streams):
+            steps = np.flatnonzero(choices == task_id)
+            items[steps, : stream.shape[1]] = stream[: len(steps)]
+        return items
 
-def _stream(passes: Epochs, first_pass: int, offset: int, count: int, batches: int) -> tf.data.Dataset:
+
+def _stream(passes: TrainingBatches, first_pass: int, offset: int, count: int, batches: int) -> tf.data.Dataset:
     """Return at least `count` batches of one task from batch `offset` of a pass on, over as many passes as that takes."""
     last_pass = first_pass + -(-(offset + count) // batches)
     first, skipped = tf.constant(first_pass, tf.int64), tf.constant(offset, tf.int64)
@@ -110,7 +129,7 @@ def build_mixture(
         seed: in place of `training.seed`.
 
     Raises:
-        UserError: a task has no training source or no rows, a file is bad, or the strategy is unknown.
+        UserError: a task has no training source or no rows, a file is bad, the strategy is unknown, or `data.service` is not there.
     """
     trained = [task for task in tasks if task.head_of is None]
     for task in trained:
@@ -127,6 +146,8 @@ def build_mixture(
     batches = {name: num_batches(split, sizes[name]) for name, split in tokenized.items()}
     examples = {name: split.num_items for name, split in tokenized.items()}
 
+    if data.service:
+        check_service(data.service, sum(split.token_ids.nbytes for split in tokenized.values()))
     buckets = data.buckets if data.bucketing == "length" else None
 
     @functools.cache
@@ -150,8 +171,9 @@ def build_mixture(
         tokenized=tokenized,
         epochs=config.training.epochs,
         _passes=tuple(
-            training_batches(split, sizes[name], buckets, seed, task_id)
+            TrainingBatches(split, sizes[name], buckets, seed, task_id)
             for task_id, (name, split) in enumerate(tokenized.items())
         ),
         _order=order,
+        _service=data.service,
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig, ExperimentConfig
 from mtdnn_tf.data.batches import BATCH_SPEC, TokenizedTask, evaluation_batches, tokenize_task
@@ -19,31 +18,36 @@ from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.distribution import Distribution
 
 
 class Predictor:
-    """Runs one head after another on tokenised splits; each head is compiled once and kept."""
+    """Runs one head after another on tokenised splits; each head is compiled once and kept.
 
-    def __init__(self, model: keras.Model, data: DataConfig) -> None:
-        """Take a model of `build_model`, and batch size and buckets from the configuration."""
+    On several devices each takes a share of the rows; every worker gets all results.
+    """
+
+    def __init__(self, model: keras.Model, data: DataConfig, distribution: Distribution | None = None) -> None:
+        """Take a model of `build_model`, batch size and buckets from the configuration, and the devices (None: one)."""
         self.model, self.data = model, data
+        self._distribution = distribution or Distribution()
         self._heads: dict[str, Any] = {}
 
     def logits(self, task: TaskSpec, tokenized: TokenizedTask) -> np.ndarray:
         """Return the logits of every row, in file order: `[examples, classes] float32`."""
-        head = self._head(task.head_of or task.name)
-        batches, order = evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets)
-        in_batches = np.concatenate([head({name: batch[name] for name in INPUTS}).numpy() for batch in batches])
-        result = np.empty_like(in_batches)
-        result[order] = in_batches
-        return result
+        name = task.head_of or task.name
+        head, distribution = self._head(name), self._distribution
+        batches, order = evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets, distribution.share)
+        result = np.zeros([len(tokenized.lengths), self.model.output[name].shape[-1]], np.float32)
+        if len(order):
+            result[order] = np.concatenate([head(batch) for batch in batches])
+        return distribution.sum_over_workers(result)
 
     def _head(self, name: str) -> Any:
         if name not in self._heads:
             model = task_model(self.model, name)
             signature = {name: BATCH_SPEC[name] for name in INPUTS}
-            head = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
-            self._heads[name] = head.get_concrete_function()
+            self._heads[name] = self._distribution.compile_rows(lambda inputs: model(inputs, training=False), signature)
         return self._heads[name]
 
 
@@ -51,14 +55,20 @@ class SplitScorer:
     """Scores a model on one split of its tasks, as often as wanted: the split is read and tokenised once."""
 
     def __init__(
-        self, model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, data: DataConfig, split: str = "dev"
+        self,
+        model: keras.Model,
+        tasks: Sequence[TaskSpec],
+        tokenizer: Tokenizer,
+        data: DataConfig,
+        split: str = "dev",
+        distribution: Distribution | None = None,
     ) -> None:
         """Read the split of every task that has it.
 
         Raises:
             UserError: no task has this split with labels, or one of its files is bad.
         """
-        self._predictor = Predictor(model, data)
+        self._predictor = Predictor(model, data, distribution)
         self.split = split
         self.splits: list[tuple[TaskSpec, TokenizedTask]] = []
         self.logits: dict[str, np.ndarray] = {}  # by task, of the latest call

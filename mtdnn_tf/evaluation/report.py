@@ -64,6 +64,7 @@ def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, comma
         f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
         "<h2>Development scores</h2>",
         _score_section(run.tasks, scores),
+        *_early_stop(events, run.config.training.epochs),
         "<h2>What was trained</h2>",
         _task_section(run.tasks, mixture),
         "<h2>Curves</h2>",
@@ -120,6 +121,15 @@ def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
             rows.append((task.name, name, 100 * value))
     rows.append(("average", "main metrics", 100 * scores["average"]))
     return _table(["task", "metric", "percent"], rows)
+
+
+def _early_stop(events: Sequence[Mapping[str, Any]], epochs: int) -> list[str]:
+    return [
+        f'<p class="note">Stopped after epoch {event["epoch"] + 1} of {epochs}: {_text(event["best_metric"])} had not been better '
+        f"than {event['best_score']:.4f} for {event['patience']} epochs.</p>"
+        for event in events
+        if event["event"] == "early_stop"
+    ]
 
 
 def _task_section(tasks: Sequence[TaskSpec], mixture: Mixture) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from mtdnn_tf.config import ExperimentConfig, load_config
+from mtdnn_tf.config import ExperimentConfig, RuntimeConfig, load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
@@ -38,14 +38,33 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
             f"encoder {config.encoder.source}"
         )
     encoder.backbone.freeze(config.model.freeze_layers)
-    encoder.backbone.fused = uses_fused_pass(config.runtime.encoder)
+    encoder.backbone.fused = uses_fused_pass(config.runtime)
+    encoder.backbone.recompute = config.runtime.recompute
+    if config.runtime.recompute and not encoder.backbone.fused:
+        raise UserError(
+            "runtime.recompute: only the fused pass can compute layers again, and this run takes the reference pass "
+            f"(runtime.encoder: {config.runtime.encoder}, runtime.precision: {config.runtime.precision}); set it to false"
+        )
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 
 
-def uses_fused_pass(choice: str) -> bool:
-    """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step."""
+def uses_fused_pass(runtime: RuntimeConfig) -> bool:
+    """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step.
+
+    Raises:
+        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds.
+    """
+    if runtime.precision == "mixed_float16":
+        if runtime.encoder == "fused":
+            raise UserError(
+                "runtime.encoder: 'fused' does not compute in float16; use 'auto' or 'reference' with "
+                "runtime.precision: mixed_float16"
+            )
+        return False
+    if runtime.strategy == "tpu":
+        return False  # it may be on another machine, whose devices are not among this one's
     accelerators = [device for device in tf.config.list_physical_devices() if device.device_type in ("GPU", "TPU")]
-    return choice == "fused" or (choice == "auto" and not accelerators)
+    return runtime.encoder == "fused" or (runtime.encoder == "auto" and not accelerators)
 
 
 def load_run(model_dir: str | Path) -> Run:

@@ -51,6 +51,8 @@ class BertEncoder(keras_hub.models.BertBackbone):
 
         # === How a training step is computed: by fused kernels, or as KerasHub does ===
         self.fused = False
+        # Whether the fused pass keeps each layer's input only, and computes the rest again for its gradient.
+        self.recompute = False
 
         # === What the checkpoint says ===
         self.embeddings_layer_norm.epsilon = layer_norm_epsilon

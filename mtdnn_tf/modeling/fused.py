@@ -41,7 +41,7 @@ class FusedPass:
         bias = tf.where(filled["padding_mask"] > 0, 0.0, _PADDING)
         x = self._embedded(filled)  # [batch length, d]
         for layer in backbone.transformer_layers:
-            x = self._layer(layer, x, bias, batch, length)
+            x = self._recomputed(layer, x, bias, batch, length)
         sequence = tf.reshape(x, [batch, length, backbone.hidden_dim])[:rows]
         return {"sequence_output": sequence, "pooled_output": backbone.pooled_dense(sequence[:, 0])}
 
@@ -65,6 +65,19 @@ class FusedPass:
             return x
         keep = self._bytes(tf.shape(x)) >= tf.constant(self._levels, tf.uint8)
         return x * tf.cast(tf.where(keep, 256 / (256 - self._levels), 0.0), self._dtype)
+
+    def _recomputed(self, layer: Any, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return a layer's output; where asked for, its gradient keeps only `x` and goes through the layer again."""
+        if not self._backbone.recompute:
+            return self._layer(layer, x, bias, batch, length)
+        sites = self._sites
+
+        @tf.recompute_grad
+        def compute(x: tf.Tensor) -> tf.Tensor:
+            self._sites = sites  # the same masks the second time
+            return self._layer(layer, x, bias, batch, length)
+
+        return compute(x)
 
     def _layer(self, layer: Any, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         attended = self._attention(layer._self_attention_layer, x, bias, batch, length)

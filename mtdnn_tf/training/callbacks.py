@@ -1,7 +1,8 @@
-"""What happens beside the steps: checkpoints, development scores, metrics.jsonl, TensorBoard, lines for a log file."""
+"""What happens beside the steps: checkpoints, development scores, early stopping, metrics.jsonl, lines for a log file."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.data.mixing import Mixture
+from mtdnn_tf.errors import Interrupted, UserError, unknown_name
+from mtdnn_tf.files import append_line, sync, write_text_atomically
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.event_files import RUN, EventFiles
+from mtdnn_tf.training.means import RunningMeans
+from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer
 
 Scores = dict[str, Any]  # {"rte": {"accuracy": 0.6}, ..., "average": 0.6}
@@ -23,110 +28,126 @@ Scores = dict[str, Any]  # {"rte": {"accuracy": 0.6}, ..., "average": 0.6}
 class MetricsLog:
     """`metrics.jsonl`: one JSON object a line, each with the global step that it belongs to."""
 
-    def __init__(self, path: Path, resume_at: int) -> None:
-        """Open for appending; lines of steps after `resume_at` belong to work that is about to be repeated and go."""
-        self.path = path
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= resume_at]
-            write_text_atomically(path, "".join(f"{line}\n" for line in kept))
+    def __init__(self, path: Path | None, lines: int) -> None:
+        """Open for appending after so many lines; those behind them belong to work that is about to be repeated, and go.
+
+        Without a path (on a worker that is not the chief) nothing is written.
+        """
+        self.path, self.lines = path, 0
+        if path is not None and path.exists():
+            kept = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[:lines]
+            kept = [line for line in kept if _is_whole(line)]
+            self.lines = len(kept)
+            write_text_atomically(path, "".join(kept))
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        """Append one line.
+
+        Raises:
+            UserError: the disk is full; the lines before are whole.
+        """
+        if self.path is not None:
+            append_line(self.path, json.dumps({"event": event, "step": step, **values}))
+        self.lines += 1
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk."""
+        if self.path is not None and self.lines:
+            sync(self.path)
 
 
-def _step_of(line: str) -> float:
+def _is_whole(line: str) -> bool:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut off by a crash
+        return line.endswith("\n") and "step" in json.loads(line)
+    except (ValueError, TypeError):
+        return False
 
 
 class StepLog(keras.callbacks.Callback):
     """Writes loss by task, learning rate, gradient norm and speed: to a file, TensorBoard, and lines on screen.
 
-    It does so every `every` steps, and wherever a checkpoint is saved: a run that goes on from there logs the same means.
+    It does so every `every` steps and at the end of an epoch. Checkpoints hold the means since the last line; of a line that a
+    run wrote after it went on, only `examples_per_second` counts the steps of that process alone.
     """
 
     def __init__(
-        self, trainer: MultiTaskTrainer, log: MetricsLog, folder: Path, every: int, checkpoint_every: int, lines: bool
+        self,
+        trainer: MultiTaskTrainer,
+        mixture: Mixture,
+        log: MetricsLog,
+        events: EventFiles,
+        every: int,
+        lines: bool,
     ) -> None:
         """Take where to write; `lines` also prints, for output that is no terminal."""
         super().__init__()
-        self.trainer, self.log, self.lines = trainer, log, lines
-        self.periods = [period for period in (every, checkpoint_every) if period]
-        self.writer = tf.summary.create_file_writer(str(folder))
-        self._reset()
+        self.trainer, self.mixture, self.log, self.events = trainer, mixture, log, events
+        self.every, self.lines = every, lines
+        self.means = RunningMeans()  # of each task's losses since the last line
+        self._start_clock()
 
-    def _reset(self) -> None:
-        self._losses: dict[str, list[float]] = {}
+    def _start_clock(self) -> None:
         self._examples, self._started = 0, time.perf_counter()
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start the clock."""
-        self._run_started, self._first_step = time.perf_counter(), self.trainer.progress.global_step
-        self._reset()
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Start the clock; tell TensorBoard each task's share of the epoch's batches."""
+        counts = self.mixture.step_counts(epoch)
+        shares = {f"probability/{task}": count / sum(counts.values()) for task, count in counts.items()}
+        self.events.write(RUN, self.trainer.progress.global_step, shares)
+        self._start_clock()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Collect the step; write when it is time."""
         progress = self.trainer.progress
         for task, loss in progress.losses:
-            self._losses.setdefault(task, []).append(loss)
+            self.means.add(task, loss)
         self._examples += progress.examples
         ends_epoch = batch + 1 == self.params["steps"]
-        if ends_epoch or any(progress.global_step % period == 0 for period in self.periods):
+        if ends_epoch or progress.global_step % self.every == 0:
             self._write()
+            self.means.reset()
+            self._start_clock()
 
     def _write(self) -> None:
         progress = self.trainer.progress
-        losses = {task: sum(values) / len(values) for task, values in sorted(self._losses.items())}
+        losses = self.means.means()
         weights = {task: self.trainer.weighting.weight(task) for task in losses}
-        speed = self._examples / max(time.perf_counter() - self._started, 1e-9)
+        values = {"learning_rate": progress.learning_rate}
+        if math.isfinite(progress.gradient_norm):  # there is none before the first step that was not skipped
+            values["gradient_norm"] = progress.gradient_norm
+        values["examples_per_second"] = round(self._examples / max(time.perf_counter() - self._started, 1e-9), 2)
+        scale = self.trainer.loss_scale
+        if scale is not None:
+            values |= {"loss_scale": float(scale.value), "skipped_steps": scale.skipped}
         self.log.write(
-            "train",
-            progress.global_step,
-            epoch=progress.epoch,
-            losses=losses,
-            loss_weights=weights,
-            learning_rate=progress.learning_rate,
-            gradient_norm=progress.gradient_norm,
-            examples_per_second=round(speed, 2),
+            "train", progress.global_step, epoch=progress.epoch, losses=losses, loss_weights=weights, **values
         )
-        scalars = {f"loss/{task}": loss for task, loss in losses.items()}
-        scalars |= {f"loss_weight/{task}": weight for task, weight in weights.items()}
-        scalars |= {"learning_rate": progress.learning_rate, "gradient_norm": progress.gradient_norm}
-        scalars["examples_per_second"] = speed
-        _summaries(self.writer, scalars, progress.global_step)
+        for task, loss in losses.items():
+            self.events.write(task, progress.global_step, {"loss": loss, "loss_weight": weights[task]})
+        self.events.write(RUN, progress.global_step, values)
         if self.lines:
-            text = "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items())
-            print(
-                f"step {progress.global_step}/{progress.total_steps}  {self._time_left()} left  loss: {text}",
-                flush=True,
-            )
-        self._reset()
+            print(self._line(losses, values), flush=True)
 
-    def _time_left(self) -> str:
+    def _line(self, losses: Mapping[str, float], values: Mapping[str, float]) -> str:
         progress = self.trainer.progress
-        done = max(progress.global_step - self._first_step, 1)
-        seconds = (time.perf_counter() - self._run_started) / done * (progress.total_steps - progress.global_step)
-        return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Close the TensorBoard file."""
-        self.writer.close()
-
-
-def _summaries(writer: Any, scalars: Mapping[str, float], step: int) -> None:
-    with writer.as_default(step=step):
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-    writer.flush()
+        parts = [
+            f"epoch {progress.epoch + 1}/{self.params['epochs']}",
+            f"step {progress.global_step}/{progress.total_steps}",
+            "loss: " + "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items()),
+            f"rate {values['learning_rate']:.2e}",
+            f"{values['examples_per_second']:.1f} examples/s",
+            f"{progress.time_left()} left",
+        ]
+        if values.get("skipped_steps"):
+            parts.append(f"steps skipped: {values['skipped_steps']} (loss scale {values['loss_scale']:g})")
+        return "  ".join(parts)
 
 
 class Keeper(keras.callbacks.Callback):
-    """Scores the development sets after each epoch, keeps the best model apart, and saves where the run stands."""
+    """Scores the development sets after each epoch, keeps the best model apart, saves where the run stands, stops early.
+
+    Comes after `StepLog` among the callbacks. A stop that a signal asked for takes place here, once the step is saved.
+    """
 
     def __init__(
         self,
@@ -135,51 +156,151 @@ class Keeper(keras.callbacks.Callback):
         folder: Path,
         score: Callable[[], Scores],
         best_metric: str,
-        log: MetricsLog,
+        step_log: StepLog,
         every: int = 0,
         keep: int = 2,
-        best_score: float | None = None,
+        patience: int = 0,
+        state: checkpoints.State | None = None,
+        stop: StopSignals | None = None,
+        writes: bool = True,
     ) -> None:
-        """Take the run directory, the scoring function and the value that decides (`average` or `<task>/<metric>`)."""
+        """Take where to write, and what decides.
+
+        Args:
+            trainer: its weights are scored and saved; with an average of the weights, that is scored and kept as the best.
+            tasks: of the model; their labels are saved with it.
+            folder: the run directory.
+            score: returns the development scores.
+            best_metric: the value that decides, `average` or `<task>/<metric>`.
+            step_log: whose files take the scores, and a line for an early stop.
+            every: steps between checkpoints; 0: at the end of each epoch only.
+            keep: how many checkpoints stay.
+            patience: epochs in a row without a better value after which training stops; 0: it does not.
+            state: what the run goes on from.
+            stop: the signals to look at; None: none.
+            writes: False on all workers but the chief: they score their share, and write nothing.
+        """
         super().__init__()
         self.trainer, self.tasks, self.folder, self.score = trainer, tasks, folder, score
-        self.best_metric, self.log, self.every, self.keep = best_metric, log, every, keep
-        self.best_score = best_score
+        self.best_metric, self.step_log, self.every, self.keep = best_metric, step_log, every, keep
+        self.patience, self.writes = patience, writes
+        self.best_score = state.best_score if state else None
+        self.best_step = state.best_step if state else None
+        self.stale_epochs = state.stale_epochs if state else 0
+        self.stop = stop or StopSignals()
         self._parts = checkpoints.model_parts(trainer.model, tasks)
 
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note where the run stands."""
+        self._reached = self._state(self.trainer.progress.epoch, self.trainer.progress.step)
+
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Save every `every` steps."""
+        """Save every `every` steps, and before a stop that was asked for."""
         progress = self.trainer.progress
+        self._reached = self._state(progress.epoch, progress.step)
         if self.every and progress.global_step % self.every == 0:
-            self._save(progress.epoch, progress.step)
+            self._save(self._reached)
+            self._stop_if_asked(saved=True)
+        else:
+            self._stop_if_asked(saved=False)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Score, keep the best, save with the position at the start of the next epoch."""
-        scores = self.score()
-        value = pick_score(scores, self.best_metric)
+        """Score, keep the best, save with the position at the start of the next epoch; stop where patience is at its end."""
         step = self.trainer.progress.global_step
-        self.log.write("dev", step, epoch=epoch, scores=scores)
+        try:
+            with self.trainer.scored_weights():
+                with self.stop.at_once():  # not while weights are exchanged
+                    scores = self.score()
+                self.step_log.log.write("dev", step, epoch=epoch, scores=scores)
+                self._compare(pick_score(scores, self.best_metric), epoch)
+        except Interrupted:
+            self._stop_if_asked(saved=False)
+            raise
+        self.step_log.events.write_scores(step, scores)
         if logs is not None:
             logs.update(_flat(scores))
+        if is_patience_spent(self.patience, self.stale_epochs):
+            self._stop_early(step, epoch)
+        self._save(self._state(epoch + 1, 0))
+        self._stop_if_asked(saved=True)
+
+    def _compare(self, value: float, epoch: int) -> None:
         # A score that is not a number (Matthews of a constant, say) never beats one that is.
         if self.best_score is None or value > self.best_score:
-            self.best_score = value
+            self.best_score, self.best_step, self.stale_epochs = value, self.trainer.progress.global_step, 0
             state = self._state(epoch + 1, 0, score=value)
-            checkpoints.save(self.folder / "best", self._parts, state, replace=True)
-        self._save(epoch + 1, 0)
+            if self.writes:
+                checkpoints.save(self.folder / "best", self._parts, state, replace=True)
+        else:
+            self.stale_epochs += 1
+
+    def _stop_early(self, step: int, epoch: int) -> None:
+        self.trainer.model.stop_training = True
+        facts = {"best_metric": self.best_metric, "best_score": self.best_score, "patience": self.patience}
+        self.step_log.log.write("early_stop", step, epoch=epoch, **facts)
+        if self.writes:
+            print(
+                f"early stop after epoch {epoch + 1}: {self.best_metric} has not been better than {self.best_score:.4f} for "
+                f"{self.stale_epochs} epochs (training.patience)",
+                flush=True,
+            )
 
     def _state(self, epoch: int, step: int, score: float | None = None) -> checkpoints.State:
-        labels = {task.name: list(task.labels) for task in self.tasks if task.head_of is None}
-        global_step = self.trainer.progress.global_step
-        weighting = self.trainer.weighting.state()
-        return checkpoints.State(epoch, step, global_step, labels, score, self.best_score, weighting)
+        return checkpoints.State(
+            epoch,
+            step,
+            self.trainer.progress.global_step,
+            {task.name: list(task.labels) for task in self.tasks if task.head_of is None},
+            score,
+            self.best_score,
+            copy.deepcopy(self.trainer.weighting.state()),
+            self.stale_epochs,
+            self.best_step,
+            self.trainer.epoch_means.state() if step else {},
+            self.step_log.means.state(),
+            self.step_log.log.lines,
+        )
 
-    def _save(self, epoch: int, step: int) -> None:
+    def _save(self, state: checkpoints.State) -> None:
+        if not self.writes:
+            return
         folder = self.folder / "checkpoints"
-        parts = self._parts | {"optimizer": checkpoints.optimizer_part(self.trainer.optimizer)}
-        name = f"step-{self.trainer.progress.global_step:09d}"
-        checkpoints.save(folder / name, parts, self._state(epoch, step), replace=True)
-        checkpoints.prune(folder, self.keep)
+        self.step_log.log.sync()
+        saved = checkpoints.save(folder / f"step-{state.global_step:09d}", self.trainer.parts(), state, replace=True)
+        checkpoints.prune(folder, saved, self.keep)
+
+    def _stop_if_asked(self, saved: bool) -> None:
+        """Leave the run where a signal came in, with the last step saved."""
+        if self.stop.received is None:
+            return
+        if not saved:
+            self._save(self._reached)
+        progress = self.trainer.progress
+        raise Interrupted(
+            self.stop.received,
+            f"stopped after step {progress.global_step} of {progress.total_steps}, which is saved in "
+            f"{self.folder / 'checkpoints'}; the same command goes on from there",
+        )
+
+
+def is_patience_spent(patience: int, stale_epochs: int) -> bool:
+    """Return whether training ends after so many epochs in a row without a better score; patience 0: it goes on."""
+    return 0 < patience <= stale_epochs
+
+
+def check_best_metric(name: str, scored: Sequence[TaskSpec]) -> None:
+    """Check the value that decides which model is the best.
+
+    Args:
+        name: `average`, or `<task>/<metric>`.
+        scored: tasks with a labelled development split.
+
+    Raises:
+        UserError: there is no such value.
+    """
+    known = [f"{task.name}/{metric}" for task in scored for metric in task.metrics]
+    if name not in ("average", *known):
+        raise UserError(unknown_name("training.best_metric", "score", name, ["average", *known]))
 
 
 def pick_score(scores: Scores, name: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.files import atomic_directory
+from mtdnn_tf.files import atomic_directory, sync
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.manifest import DamagedCheckpointError, verify, write_manifest
 
 _STATE = "state.json"
 _WEIGHTS = "weights"
@@ -33,6 +36,11 @@ class State:
     score: float | None = None  # the value that the best model was chosen by
     best_score: float | None = None  # the best so far, in the run's own checkpoints
     loss_weighting: Mapping[str, Any] = field(default_factory=dict)  # what the rule for loss weights has learned
+    stale_epochs: int = 0  # epochs in a row without a better score
+    best_step: int | None = None  # the global step that the best model is of
+    epoch_means: Mapping[str, Any] = field(default_factory=dict)  # `RunningMeans` of the steps done in this epoch
+    log_means: Mapping[str, Any] = field(default_factory=dict)  # of the steps since the last line of metrics.jsonl
+    metrics_lines: int = 0  # of metrics.jsonl, written until then
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,18 @@ def _layer_variables(layer: keras.Layer) -> dict[str, tf.Variable]:
 
 def optimizer_part(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
     """Return the optimizer's variables by name: its slots carry the path of the variable that they belong to."""
-    return {variable.path.split("/", 1)[-1].replace("/", ":"): variable.value for variable in optimizer.variables}
+    named = {variable.path.split("/", 1)[-1].replace("/", ":"): variable.value for variable in optimizer.variables}
+    if len(named) < len(optimizer.variables):
+        raise RuntimeError("the optimizer has several variables of one name")
+    return named
 
 
 def save(
     directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], state: State, replace: bool = False
 ) -> Path:
-    """Write parts and state into a new directory that appears complete or not at all.
+    """Write parts, state and checksums into a new directory that appears complete or not at all.
+
+    When this returns, the directory is on the disk.
 
     Raises:
         UserError: the disk is full or the directory can't be written; nothing is left behind.
@@ -96,6 +109,8 @@ def save(
     with atomic_directory(directory, replace=replace) as temporary:
         tf.train.Checkpoint(**_nested(parts)).write(str(temporary / _WEIGHTS))
         (temporary / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+        write_manifest(temporary)
+    sync(directory.parent)
     return directory
 
 
@@ -112,7 +127,7 @@ def _nested(parts: Mapping[str, Mapping[str, tf.Variable]]) -> dict[str, Any]:
 
 
 def read_state(directory: str | Path) -> State:
-    """Return the state beside the weights of one checkpoint.
+    """Return the state beside the weights of one checkpoint; `load` and `latest` compare checksums, this does not.
 
     Raises:
         UserError: the directory holds no readable checkpoint.
@@ -136,8 +151,9 @@ def load(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], 
         partial: heads may be missing in the file (they stay as they are) or unknown to the model (they are left alone).
 
     Raises:
-        UserError: the file is damaged, a part is missing, or a variable's shape differs.
+        UserError: a file is damaged (`DamagedCheckpointError`), a part is missing, or a variable's shape differs.
     """
+    verify(directory)
     reader = _open(directory)
     stored = _stored_names(reader)
     report = _compare(directory, stored, parts, partial)
@@ -202,6 +218,8 @@ def load_model(
 ) -> LoadReport:
     """Read the encoder and the tasks' heads of a checkpoint into a model, by name (see `load`).
 
+    Where the checkpoint also holds averages of the weights, the model gets these: they are what is scored and exported.
+
     Raises:
         UserError: as `load`; also where a task has other labels, or the same in another order, than it was trained with.
     """
@@ -212,16 +230,61 @@ def load_model(
                 f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    return load(directory, model_parts(model, tasks), partial)
+    parts = model_parts(model, tasks)
+    return load(directory, parts | _averages(_stored_names(_open(directory)), parts), partial)
+
+
+def _averages(
+    stored: Mapping[str, Mapping[str, str]], parts: Mapping[str, Mapping[str, tf.Variable]]
+) -> dict[str, dict[str, tf.Variable]]:
+    """Return the stored parts `average/<part>` with the variables that they are for."""
+    names = {part: stored.get(f"average/{part}", {}) for part in parts}
+    return {
+        f"average/{part}": {name: variable for name, variable in parts[part].items() if name in names[part]}
+        for part in parts
+        if names[part]
+    }
+
+
+def steps_saved(folder: str | Path) -> list[Path]:
+    """Return the checkpoints of a run's `checkpoints` folder, damaged ones included, the newest last."""
+    found = [path for path in Path(folder).glob("step-*") if re.fullmatch(r"step-\d+", path.name) and path.is_dir()]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def latest(folder: str | Path) -> Path | None:
-    """Return the newest complete checkpoint of a run's `checkpoints` folder, or None."""
-    found = sorted(path for path in Path(folder).glob("step-*") if (path / _STATE).is_file())
-    return found[-1] if found else None
+    """Return the newest intact checkpoint of a run's `checkpoints` folder, or None where there is none at all.
+
+    Damaged ones that are newer are told on standard error, a line each.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged.
+    """
+    faults = []
+    for path in reversed(steps_saved(folder)):
+        try:
+            verify(path)
+        except DamagedCheckpointError as fault:
+            faults.append(str(fault))
+            continue
+        for fault_line in faults:
+            print(f"{fault_line}; taking the one before, {path.name}", file=sys.stderr, flush=True)
+        return path
+    if faults:
+        raise UserError(
+            f"no checkpoint is intact: {'; '.join(faults)}. Put one of them back from a copy, or start over with --fresh"
+        )
+    return None
 
 
-def prune(folder: str | Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for path in sorted(Path(folder).glob("step-*"))[:-keep]:
-        shutil.rmtree(path)
+def prune(folder: str | Path, newest: Path, keep: int) -> None:
+    """Delete all but `keep` checkpoints, the newest and those before it; what is later than it was damaged and passed over."""
+    found = steps_saved(folder)
+    later = [path for path in found if _step_of(path) > _step_of(newest)]
+    upto = [path for path in found if path not in later]
+    for path in [*later, *upto[:-keep]]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One loss function per name: logits and a batch in, the batch's mean loss out."""
+"""One loss function per name: logits and a batch in, the batch's mean loss out (`batch_mean`: on several replicas, too)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ import tensorflow as tf
 
 Batch = Mapping[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, Batch], tf.Tensor]
+
+
+def batch_mean(values: tf.Tensor, counted: tf.Tensor | None) -> tf.Tensor:
+    """Return the mean of the values that count, over the whole batch.
+
+    Where several replicas have a part of it each, this is the replica's share: the shares of all replicas add up to the mean.
+
+    Args:
+        values: `[n] float32`.
+        counted: `[n] float32`, 1 for values that count, 0 for others; None: all count, and this is the whole batch.
+
+    Returns:
+        `[] float32`; 0 where nothing counts.
+    """
+    if counted is None:
+        return tf.reduce_mean(values)
+    count = tf.reduce_sum(counted)
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync > 1:
+        count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(counted > 0, values, 0.0)), count)
 
 
 def cross_entropy(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
@@ -21,7 +42,8 @@ def cross_entropy(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
         `[] float32`.
     """
     labels = tf.cast(batch["label"], tf.int32)
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return batch_mean(losses, batch.get("sample_weight"))
 
 
 def mean_squared_error(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
@@ -34,7 +56,7 @@ def mean_squared_error(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     Returns:
         `[] float32`.
     """
-    return tf.reduce_mean(tf.square(batch["label"] - logits[:, 0]))
+    return batch_mean(tf.square(batch["label"] - logits[:, 0]), batch.get("sample_weight"))
 
 
 def list_softmax(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
@@ -51,7 +73,8 @@ def list_softmax(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
         `[] float32`.
     """
     scores, relevance, group = logits[:, 0], batch["label"], batch["group"]
-    queries = tf.reduce_max(group) + 1
+    relevance *= batch.get("sample_weight", 1.0)
+    queries = tf.shape(group)[0]  # at most as many as rows: a shape that XLA knows
     highest = tf.stop_gradient(tf.math.unsorted_segment_max(scores, group, queries))  # [queries]
     shifted = scores - tf.gather(highest, group)
     log_total = tf.math.log(tf.math.unsorted_segment_sum(tf.exp(shifted), group, queries))
@@ -60,8 +83,7 @@ def list_softmax(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     per_query = -tf.math.divide_no_nan(
         tf.math.unsorted_segment_sum(relevance * log_probability, group, queries), relevant
     )
-    counted = tf.reduce_sum(tf.cast(relevant > 0, tf.float32))
-    return tf.math.divide_no_nan(tf.reduce_sum(per_query), counted)
+    return batch_mean(per_query, tf.cast(relevant > 0, tf.float32))
 
 
 LOSSES: dict[str, Loss] = {

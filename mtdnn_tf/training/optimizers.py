@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +13,10 @@ from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.training.rates import WarmupSchedule, rate_factors
 
+Moved = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # a variable's value and its two slots
+
 BETA_1, BETA_2 = 0.9, 0.999
+_LARGE = 2**14  # elements, from which on a kernel of its own is worth calling
 NOT_DECAYED = ("bias", "gamma", "beta")
 
 
@@ -43,6 +47,9 @@ class Rule(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=type(self).__name__.lower())
         self.decay, self.decay_all = weight_decay, decay_all
         self._factors_of = factors
+        self.fused = False  # whether large variables are updated by one compiled kernel each: for CPUs
+        self._kernel = tf.function(self._scaled, jit_compile=True, autograph=False)
+        self._scale = tf.constant(1.0)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the slots of all variables."""
@@ -62,27 +69,48 @@ class Rule(keras.optimizers.Optimizer):
         """Return whether weight decay applies to the variable."""
         return self.decay_all or variable.path.rsplit("/", 1)[-1] not in NOT_DECAYED
 
+    def apply_scaled(
+        self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], scale: tf.Tensor
+    ) -> None:
+        """Apply gradients times a number, which costs no pass over them of its own; not inside `strategy.run`."""
+        unscaled, self._scale = self._scale, scale
+        try:
+            self.apply(gradients, variables)
+        finally:
+            self._scale = unscaled
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """Leave gradients as they are: the step has summed them over replicas, before it clipped them (Keras would after)."""
+        return grads_and_vars
+
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Apply one update to one variable."""
         index = self._get_variable_index(variable)
-        updates = self._updates[index]
+        updates, first, second = self._updates[index], self._first[index], self._second[index]
         updates.assign_add(1.0)
-        rate = learning_rate * self._factors[index]
-        slots = self._first[index], self._second[index]
-        variable.assign(
-            self._moved(variable, gradient, rate, self._decays[index], slots, tf.convert_to_tensor(updates))
-        )
+        rate, decay = learning_rate * self._factors[index], tf.constant(self._decays[index])
+        move = self._kernel if self.fused and math.prod(variable.shape) >= _LARGE else self._scaled
+        arguments = (variable, gradient, first, second, rate, decay, updates)
+        value, *slots = move(*map(tf.convert_to_tensor, arguments), self._scale)
+        variable.assign(value)
+        first.assign(slots[0])
+        second.assign(slots[1])
+
+    def _scaled(self, value: tf.Tensor, gradient: tf.Tensor, *others: tf.Tensor) -> Moved:
+        *rest, scale = others
+        return self._moved(value, gradient * scale, *rest)
 
     def _moved(
         self,
-        variable: Any,
+        value: tf.Tensor,
         gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
         rate: tf.Tensor,
-        decay: float,
-        slots: tuple[Any, Any],
+        decay: tf.Tensor,
         updates: tf.Tensor,
-    ) -> tf.Tensor:
-        """Return the variable's new value, after updating its slots; `updates` counts this one."""
+    ) -> Moved:
+        """Return the new values of a variable and its slots; `updates` counts this update."""
         raise AssertionError("a rule says how it moves")
 
 
@@ -97,17 +125,17 @@ class PaperAdamax(Rule):
 
     def _moved(
         self,
-        variable: Any,
+        value: tf.Tensor,
         gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
         rate: tf.Tensor,
-        decay: float,
-        slots: tuple[Any, Any],
+        decay: tf.Tensor,
         updates: tf.Tensor,
-    ) -> tf.Tensor:
-        mean, maximum = slots
-        mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
-        maximum.assign(tf.maximum(BETA_2 * maximum, tf.abs(gradient) + self.epsilon))
-        return variable - rate * (mean / (maximum + self.epsilon) + decay * variable)
+    ) -> Moved:
+        mean = BETA_1 * first + (1.0 - BETA_1) * gradient
+        maximum = tf.maximum(BETA_2 * second, tf.abs(gradient) + self.epsilon)
+        return value - rate * (mean / (maximum + self.epsilon) + decay * value), mean, maximum
 
 
 class CorrectedAdamax(Rule):
@@ -121,18 +149,18 @@ class CorrectedAdamax(Rule):
 
     def _moved(
         self,
-        variable: Any,
+        value: tf.Tensor,
         gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
         rate: tf.Tensor,
-        decay: float,
-        slots: tuple[Any, Any],
+        decay: tf.Tensor,
         updates: tf.Tensor,
-    ) -> tf.Tensor:
-        mean, maximum = slots
-        mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
-        maximum.assign(tf.maximum(BETA_2 * maximum, tf.abs(gradient) + self.epsilon))
+    ) -> Moved:
+        mean = BETA_1 * first + (1.0 - BETA_1) * gradient
+        maximum = tf.maximum(BETA_2 * second, tf.abs(gradient) + self.epsilon)
         corrected = rate / (1.0 - tf.pow(BETA_1, updates))
-        return variable * (1.0 - rate * decay) - corrected * mean / maximum
+        return value * (1.0 - rate * decay) - corrected * mean / maximum, mean, maximum
 
 
 class Adam(Rule):
@@ -147,21 +175,22 @@ class Adam(Rule):
 
     def _moved(
         self,
-        variable: Any,
+        value: tf.Tensor,
         gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
         rate: tf.Tensor,
-        decay: float,
-        slots: tuple[Any, Any],
+        decay: tf.Tensor,
         updates: tf.Tensor,
-    ) -> tf.Tensor:
-        return variable - rate * (self._direction(gradient, slots, updates) + decay * variable)
+    ) -> Moved:
+        direction, mean, square = self._direction(gradient, first, second, updates)
+        return value - rate * (direction + decay * value), mean, square
 
-    def _direction(self, gradient: tf.Tensor, slots: tuple[Any, Any], updates: tf.Tensor) -> tf.Tensor:
-        mean, square = slots
-        mean.assign(BETA_1 * mean + (1.0 - BETA_1) * gradient)
-        square.assign(BETA_2 * square + (1.0 - BETA_2) * tf.square(gradient))
+    def _direction(self, gradient: tf.Tensor, first: tf.Tensor, second: tf.Tensor, updates: tf.Tensor) -> Moved:
+        mean = BETA_1 * first + (1.0 - BETA_1) * gradient
+        square = BETA_2 * second + (1.0 - BETA_2) * tf.square(gradient)
         unbiased = tf.sqrt(square / (1.0 - tf.pow(BETA_2, updates)))
-        return mean / (1.0 - tf.pow(BETA_1, updates)) / (unbiased + self.epsilon)
+        return mean / (1.0 - tf.pow(BETA_1, updates)) / (unbiased + self.epsilon), mean, square
 
 
 class Lamb(Adam):
@@ -169,17 +198,19 @@ class Lamb(Adam):
 
     def _moved(
         self,
-        variable: Any,
+        value: tf.Tensor,
         gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
         rate: tf.Tensor,
-        decay: float,
-        slots: tuple[Any, Any],
+        decay: tf.Tensor,
         updates: tf.Tensor,
-    ) -> tf.Tensor:
-        update = self._direction(gradient, slots, updates) + decay * variable
-        weights, length = tf.norm(tf.convert_to_tensor(variable)), tf.norm(update)
+    ) -> Moved:
+        direction, mean, square = self._direction(gradient, first, second, updates)
+        update = direction + decay * value
+        weights, length = tf.norm(value), tf.norm(update)
         trust = tf.where((weights > 0.0) & (length > 0.0), tf.math.divide_no_nan(weights, length), 1.0)
-        return variable - rate * trust * update
+        return value - rate * trust * update, mean, square
 
 
 # From the configuration to the class, and whether everything decays where `decay_all` is left open.
@@ -211,14 +242,11 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimize
     )
 
 
-def clip_by_global_norm(gradients: Sequence[tf.Tensor], limit: float) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Scale gradients so that their global norm is at most `limit` (0: leave them); also return the norm before, `[] float32`.
+def clipping_scale(gradients: Sequence[tf.Tensor], limit: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what gradients are multiplied by so that their global norm is at most `limit` (0: any), and that norm, `[] float32`.
 
     To be called after gradients were summed over replicas: Keras' own clipping would act before
     (https://github.com/tensorflow/tensorflow/issues/33929).
     """
     norm = tf.linalg.global_norm(gradients)
-    if not limit:
-        return list(gradients), norm
-    scale = limit / tf.maximum(norm, limit)
-    return [gradient * scale for gradient in gradients], norm
+    return (limit / tf.maximum(norm, limit) if limit else tf.constant(1.0)), norm

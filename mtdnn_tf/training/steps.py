@@ -9,16 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.data.batches import BATCH_SPEC
 from mtdnn_tf.errors import unknown_name
 from mtdnn_tf.modeling.model import INPUTS, task_model
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.distribution import Distribution
+from mtdnn_tf.training.loss_scale import LossScale
 from mtdnn_tf.training.losses import LOSSES
-from mtdnn_tf.training.optimizers import clip_by_global_norm
+from mtdnn_tf.training.optimizers import Rule, clipping_scale
 from mtdnn_tf.training.surgery import gram_matrix, project_conflicts
 
 Batch = dict[str, tf.Tensor]
-_WEIGHT_SPEC = tf.TensorSpec([], tf.float32, name="weight")
 
 
 class StepResult(NamedTuple):
@@ -27,6 +27,7 @@ class StepResult(NamedTuple):
     loss: float  # unweighted
     gradient_norm: float  # global norm of the whole update, weighted, before clipping
     shared_norm: float  # norm of the unweighted gradient at the last layer that all tasks share
+    loss_scale: float = 1.0  # that the step was taken with
 
 
 class Steps:
@@ -36,10 +37,21 @@ class Steps:
     """
 
     def __init__(
-        self, model: keras.Model, tasks: Mapping[str, TaskSpec], optimizer: keras.optimizers.Optimizer, clip_norm: float
+        self,
+        model: keras.Model,
+        tasks: Mapping[str, TaskSpec],
+        optimizer: keras.optimizers.Optimizer,
+        clip_norm: float,
+        distribution: Distribution,
+        loss_scale: LossScale | None = None,
     ) -> None:
-        """Take the model, the tasks with a head of their own, the built optimizer and the largest gradient norm (0: any)."""
+        """Take the model, the tasks with a head of their own, the built optimizer, the largest gradient norm (0: any), devices.
+
+        With a loss scale, an update whose losses or gradients are not finite is left out.
+        """
+        self._distribution = distribution
         self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
+        self._loss_scale = loss_scale
         self._shared = _last_shared_kernel(model)
         self._encoder = {id(variable) for variable in model.get_layer("encoder").trainable_variables}
         self._updates: dict[str, Callable[..., Any]] = {}
@@ -67,6 +79,7 @@ class Steps:
         """
         by_task: dict[str, dict[int, tf.Tensor]] = {}
         losses = []
+        scale = 1.0 if self._loss_scale is None else float(self._loss_scale.value)
         for name, batch, weight in group:
             self._check(name)
             if name not in self._gradients:
@@ -76,14 +89,16 @@ class Steps:
             of_task = by_task.setdefault(name, {})
             for variable, gradient in zip(self._variables[name], gradients, strict=True):
                 of_task[id(variable)] = of_task[id(variable)] + gradient if id(variable) in of_task else gradient
-        norm = self._apply(by_task, random)
-        return [StepResult(loss, norm, shared_norm) for loss, shared_norm in losses]
+        norm = self._apply(by_task, [loss for loss, _ in losses], random)
+        return [StepResult(loss, norm, shared_norm, scale) for loss, shared_norm in losses]
 
     def _check(self, name: str) -> None:
         if name not in self._tasks:
             raise KeyError(unknown_name("step", "task", name, self._tasks))
 
-    def _apply(self, by_task: Mapping[str, dict[int, tf.Tensor]], random: np.random.Generator | None) -> float:
+    def _apply(
+        self, by_task: Mapping[str, dict[int, tf.Tensor]], losses: Sequence[float], random: np.random.Generator | None
+    ) -> float:
         in_encoder = [{key: of_task[key] for key in of_task if key in self._encoder} for of_task in by_task.values()]
         shares = np.ones(len(by_task))
         if random is not None and len(by_task) > 1:
@@ -94,59 +109,71 @@ class Steps:
                 part = gradient * float(share) if key in self._encoder and share != 1.0 else gradient
                 total[key] = total[key] + part if key in total else part
         variables = {id(variable): variable for name in by_task for variable in self._variables[name]}
-        clipped, norm = clip_by_global_norm([total[key] for key in variables], self._clip_norm)
-        self._optimizer.apply(clipped, list(variables.values()))
-        return float(norm)
+        gradients = [total[key] for key in variables]
+        of_losses = tf.constant(losses, tf.float32)
+        norms: list[tf.Tensor] = []
+        self._distribution.on_replicas(
+            lambda: norms.append(self._clip_and_apply(gradients, list(variables.values()), of_losses))
+        )
+        return float(norms[0])
+
+    def _clip_and_apply(
+        self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], losses: tf.Tensor
+    ) -> tf.Tensor:
+        """Update the variables and return the gradients' norm; with a loss scale, only where norm and losses are finite."""
+        scale, norm = clipping_scale(gradients, self._clip_norm)
+        if self._loss_scale is not None:
+            result = tf.concat([tf.reshape(losses, [-1]), [norm]], axis=0)
+            clipped = [gradient * scale for gradient in gradients]
+            self._loss_scale.apply_if_finite(result, lambda: self._optimizer.apply(clipped, variables))
+        elif isinstance(self._optimizer, Rule) and self._optimizer.fused:
+            self._optimizer.apply_scaled(gradients, variables, scale)
+        else:
+            self._optimizer.apply([gradient * scale for gradient in gradients], variables)
+        return norm
 
     def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:
         """Return the function from batch and weight to loss, norm at the last shared layer, gradients and their variables."""
         task, model = self._tasks[name], task_model(self._model, name)
         variables, loss_function, shared = model.trainable_variables, LOSSES[task.loss], self._shared
+        sum_over_replicas, loss_scale = self._distribution.sum_over_replicas, self._loss_scale
 
         def differentiate(batch: Batch, weight: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 logits = model({name: batch[name] for name in INPUTS}, training=True)
                 loss = loss_function(logits, batch)
-                weighted = weight * loss
+                weighted = weight * loss if loss_scale is None else weight * loss * loss_scale.value
             gradients = tape.gradient(weighted, [variable.value for variable in variables])
-            used = [
-                (_dense(gradient), variable)
-                for gradient, variable in zip(gradients, variables, strict=True)
-                if gradient is not None
-            ]
-            at_shared = [gradient for gradient, variable in used if variable is shared]
+            used = [variable for gradient, variable in zip(gradients, variables, strict=True) if gradient is not None]
+            own = [_dense(gradient) for gradient in gradients if gradient is not None]
+            if loss_scale is not None:
+                own = [gradient / loss_scale.value for gradient in own]
+            loss, *summed = sum_over_replicas([loss, *own])
+            at_shared = [gradient for gradient, variable in zip(summed, used, strict=True) if variable is shared]
             shared_norm = tf.linalg.global_norm(at_shared) / weight if at_shared else tf.constant(0.0)
-            return loss, shared_norm, [gradient for gradient, _ in used], [variable for _, variable in used]
+            return loss, shared_norm, summed, used
 
         return differentiate
 
     def _build_update(self, name: str) -> Callable[..., Any]:
         differentiate = self._differentiated(name)
-        optimizer, clip_norm = self._optimizer, self._clip_norm
+        loss_scale = self._loss_scale
 
-        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
-        def update(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def update(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            scale = tf.constant(1.0) if loss_scale is None else tf.identity(loss_scale.value)
             loss, shared_norm, gradients, variables = differentiate(batch, weight)
-            clipped, norm = clip_by_global_norm(gradients, clip_norm)
-            optimizer.apply(clipped, variables)
-            return loss, norm, shared_norm
+            return loss, self._clip_and_apply(gradients, variables, loss), shared_norm, scale
 
-        return _weight_as_tensor(update)
+        return self._distribution.compile_step(update)
 
     def _build_gradients(self, name: str) -> Callable[..., Any]:
         differentiate = self._differentiated(name)
 
-        @tf.function(input_signature=[BATCH_SPEC, _WEIGHT_SPEC])
         def gradients(batch: Batch, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
             loss, shared_norm, values, self._variables[name] = differentiate(batch, weight)
             return loss, shared_norm, values
 
-        return _weight_as_tensor(gradients)
-
-
-def _weight_as_tensor(function: Any) -> Callable[..., Any]:
-    concrete = function.get_concrete_function()
-    return lambda batch, weight: concrete(batch, tf.constant(weight, tf.float32))
+        return self._distribution.compile_step(gradients)
 
 
 def _last_shared_kernel(model: keras.Model) -> keras.Variable | None:

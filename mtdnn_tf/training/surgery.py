@@ -18,7 +18,8 @@ def gram_matrix(gradients: Sequence[Mapping[int, tf.Tensor]]) -> np.ndarray:
     gram = np.zeros([size, size])
     for row in range(size):
         for column in range(row + 1):
-            shared = gradients[row].keys() & gradients[column].keys()
+            # In the variables' order, not a set's: sums of floats depend on it, and so would a resumed run.
+            shared = [key for key in gradients[row] if key in gradients[column]]
             products = [tf.reduce_sum(gradients[row][key] * gradients[column][key]) for key in shared]
             gram[row, column] = gram[column, row] = float(tf.add_n(products)) if products else 0.0
     return gram

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from mtdnn_tf.config import TrainingConfig
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.averaging import WeightAverage
+from mtdnn_tf.training.distribution import Distribution
+from mtdnn_tf.training.loss_scale import LOWEST_SCALE, LossScale
 from mtdnn_tf.training.loss_weighting import FixedWeights
+from mtdnn_tf.training.means import RunningMeans
+from mtdnn_tf.training.optimizers import Rule
+from mtdnn_tf.training.progress_bar import RunProgressBar, clock
 from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
 
@@ -29,31 +39,26 @@ class Progress:
     step: int = 0  # steps done in this epoch
     global_step: int = 0  # steps done in the run
     total_steps: int = 0
-    losses: tuple[tuple[str, float], ...] = ()  # of the last step: task and unweighted loss of each batch
+    losses: tuple[tuple[str, float], ...] = ()  # of the last step: task and unweighted loss of each batch; finite ones
     gradient_norm: float = math.nan
     learning_rate: float = math.nan
     examples: int = 0  # of the last step
+    _first_step: int = field(init=False)
+    _started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember where and when this process began."""
+        self._first_step, self._started = self.global_step, time.perf_counter()
+
+    def time_left(self) -> str:
+        """Return the time that the rest of the run takes at the pace so far, scoring included, as in "1h02m" or "4m10s"."""
+        done = max(self.global_step - self._first_step, 1)
+        return clock((time.perf_counter() - self._started) / done * (self.total_steps - self.global_step))
 
 
 def updates_per_epoch(mixture: Mixture, accumulate: int) -> int:
     """Return how often the weights are updated in an epoch; the last update may have fewer batches."""
     return -(-mixture.steps_per_epoch // accumulate)
-
-
-class _Meters:
-    """Running means of the epoch: over all steps, and for each task over its own."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, task: str, loss: float) -> None:
-        for name in ("loss", f"{task}_loss"):
-            self._sums[name] = self._sums.get(name, 0.0) + loss
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in sorted(self._sums.items())}
 
 
 class MultiTaskTrainer:
@@ -64,11 +69,14 @@ class MultiTaskTrainer:
     host from the mixture's schedule, and each task has a compiled step of its own, traced when it is first needed.
     """
 
-    def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec]) -> None:
-        """Take a model of `build_model` and its tasks."""
+    def __init__(self, model: keras.Model, tasks: Sequence[TaskSpec], distribution: Distribution | None = None) -> None:
+        """Take a model of `build_model`, its tasks, and the devices in whose scope it was built (None: one)."""
         self.model = model
+        self.distribution = distribution or Distribution()
         self.tasks = {task.name: task for task in tasks if task.head_of is None}
         self.progress = Progress()
+        # Of the epoch so far: `loss` over all batches, `<task>_loss` over each task's own.
+        self.epoch_means = RunningMeans()
 
     def compile(
         self,
@@ -78,23 +86,55 @@ class MultiTaskTrainer:
         weighting: FixedWeights | None = None,
         accumulate: int = 1,
         surgery_seed: int | None = None,
+        loss_scale: LossScale | None = None,
+        ema: float | None = None,
     ) -> None:
         """Set how the weights are updated.
 
         Args:
-            optimizer: its learning rate counts updates: see `updates_per_epoch`.
+            optimizer: its learning rate counts updates: see `updates_per_epoch`. On several devices one of `RULES`, made in
+                their scope.
             clip_norm: the largest global gradient norm (0: no clipping).
             weighting: how much each task's loss counts; None: `loss_weight` of the task.
             accumulate: batches to one update.
             surgery_seed: given, PCGrad changes conflicting gradients of one update's tasks; the seed of its random orders.
+            loss_scale: None: one of its own where the encoder computes in float16, else none.
+            ema: decay of the average of the weights that is scored and kept as the best (None, 0: no average).
         """
         self.optimizer = optimizer
         self.weighting = weighting or FixedWeights(list(self.tasks.values()), TrainingConfig())
         self.accumulate, self._surgery_seed = accumulate, surgery_seed
         # Built over all variables once: a subset at the first step would fix the slots to that task's.
-        optimizer.build(self.model.trainable_variables)
-        self.model.compile(optimizer=optimizer)  # so that callbacks find model.optimizer
-        self._steps = Steps(self.model, self.tasks, optimizer, clip_norm)
+        if loss_scale is None and self.model.get_layer("encoder").compute_dtype == "float16":
+            loss_scale = LossScale()
+        self.loss_scale = loss_scale
+        if isinstance(optimizer, Rule):
+            optimizer.fused = self.model.get_layer("encoder").fused and self.distribution.num_replicas == 1
+        with self.distribution.scope():
+            optimizer.build(self.model.trainable_variables)
+            # So that callbacks find model.optimizer; Keras would put its own loss scaling around it.
+            self.model.compile(optimizer=optimizer, auto_scale_loss=False)
+            self._average = WeightAverage(self.model.trainable_variables, ema) if ema else None
+        self._steps = Steps(self.model, self.tasks, optimizer, clip_norm, self.distribution, loss_scale)
+
+    def parts(self) -> dict[str, dict[str, tf.Variable]]:
+        """Return all variables that the run's next step depends on, by part and name: what a checkpoint holds."""
+        model_parts = checkpoints.model_parts(self.model, list(self.tasks.values()))
+        parts = model_parts | {"optimizer": checkpoints.optimizer_part(self.optimizer)}
+        if self.loss_scale is not None:
+            parts["loss_scale"] = self.loss_scale.part()
+        if self._average is not None:
+            parts |= self._average.parts(model_parts)
+        return parts
+
+    @contextmanager
+    def scored_weights(self) -> Iterator[None]:
+        """Give the model the weights that are scored and kept as the best: with `ema` the average, else those it has."""
+        if self._average is None:
+            yield
+        else:
+            with self._average.swapped_in():
+                yield
 
     def fit(
         self,
@@ -110,8 +150,9 @@ class MultiTaskTrainer:
             mixture: what `build_mixture` returned.
             epochs: the number of the last epoch, counted from the beginning of the run.
             callbacks: Keras callbacks; their model is `self.model`.
-            start: the position to go on from.
-            verbose: 0 silent, 1 progress bar, 2 one line an epoch; "auto" takes 1 on a terminal, else 2.
+            start: the position to go on from; within an epoch, `epoch_means` must hold what its steps before gave.
+            verbose: 0 silent, 1 progress bar with the tasks' losses and the time left of the run, 2 one line an epoch;
+                "auto" takes 1 on a terminal, else 2.
 
         Returns:
             Keras' history: `loss` and `<task>_loss` means of each epoch, and what callbacks added.
@@ -123,9 +164,9 @@ class MultiTaskTrainer:
             verbose = 1 if sys.stdout.isatty() else 2
         steps = updates_per_epoch(mixture, self.accumulate)
         history = keras.callbacks.History()
+        bar = [RunProgressBar(lambda: self.progress.time_left())] if verbose else []
         callback_list = keras.callbacks.CallbackList(
-            [*callbacks, history],
-            add_progbar=bool(verbose),
+            [*callbacks, history, *bar],
             model=self.model,
             verbose=verbose,
             epochs=epochs,
@@ -133,6 +174,8 @@ class MultiTaskTrainer:
         )
         first_epoch, first_step = start
         self.progress = Progress(first_epoch, first_step, first_epoch * steps + first_step, epochs * steps)
+        if self._average is not None and self.progress.global_step == 0:
+            self._average.reset()
         self.model.stop_training = False
         callback_list.on_train_begin()
         for epoch in range(first_epoch, epochs):
@@ -149,7 +192,9 @@ class MultiTaskTrainer:
     def _run_epoch(
         self, mixture: Mixture, epoch: int, first_step: int, callback_list: keras.callbacks.CallbackList
     ) -> dict[str, float]:
-        meters = _Meters()
+        means = self.epoch_means
+        if first_step == 0:
+            means.reset()
         schedule = mixture.schedule(epoch)
         progress, size = self.progress, self.accumulate
         batches = iter(mixture.epoch_dataset(epoch, first_step * size))
@@ -159,38 +204,58 @@ class MultiTaskTrainer:
             progress.epoch, progress.step, progress.global_step = epoch, step + 1, progress.global_step + 1
             self._take_step(progress, [(name, next(batches)) for name in names])
             for name, loss in progress.losses:
-                meters.add(name, loss)
-            callback_list.on_train_batch_end(step, {"loss": meters.means()["loss"]})
+                means.add("loss", loss)
+                means.add(f"{name}_loss", loss)
+            callback_list.on_train_batch_end(step, means.means())
             if self.model.stop_training:
                 break
-        return meters.means()
+        return means.means()
 
     def _take_step(self, progress: Progress, group: Sequence[tuple[str, Batch]]) -> None:
         progress.learning_rate = float(self.optimizer.learning_rate)
         results = self._update(group)
-        progress.losses = tuple((name, result.loss) for (name, _), result in zip(group, results, strict=True))
-        progress.gradient_norm = results[0].gradient_norm
+        named = [(name, result) for (name, _), result in zip(group, results, strict=True)]
+        progress.losses = tuple((name, result.loss) for name, result in named if np.isfinite(result.loss))
         progress.examples = sum(int(batch["token_ids"].shape[0]) for _, batch in group)
-        for (name, _), result in zip(group, results, strict=True):
-            if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
-                raise UserError(
-                    f"training stopped: task {name!r} gave loss {result.loss} and gradient norm "
-                    f"{result.gradient_norm} at step {progress.global_step} (epoch {progress.epoch + 1}); "
-                    "finite numbers are needed. Lower optimizer.learning_rate or look at this task's data; "
-                    "the last checkpoint is intact."
-                )
+        if not all(_is_finite(result) for result in results):
+            self._tell_if_lost(named)
+            return
+        progress.gradient_norm = results[0].gradient_norm
+        for name, result in named:
             self.weighting.observe(name, result.loss, result.shared_norm)
+
+    def _tell_if_lost(self, results: Sequence[tuple[str, StepResult]]) -> None:
+        """Raise unless the step was left out and the next ones have a smaller loss scale."""
+        lost = [pair for pair in results if not _is_finite(pair[1]) and pair[1].loss_scale <= LOWEST_SCALE]
+        if lost:
+            # The norm is that of the whole update: of several tasks it is the one with a bad loss, if there is one.
+            name, result = min(lost, key=lambda pair: math.isfinite(pair[1].loss))
+            raise UserError(
+                f"training stopped: task {name!r} gave loss {result.loss} and gradient norm {result.gradient_norm} at step "
+                f"{self.progress.global_step} (epoch {self.progress.epoch + 1}); finite numbers are needed. Lower "
+                "optimizer.learning_rate or look at this task's data; the last checkpoint is intact."
+            )
 
     def _update(self, group: Sequence[tuple[str, Batch]]) -> list[StepResult]:
         weighted = [(name, batch, self.weighting.weight(name)) for name, batch in group]
         if self.accumulate == 1:
-            return [self._steps.update(*weighted[0])]
-        random = None
-        if self._surgery_seed is not None:
-            random = np.random.default_rng([self._surgery_seed, self.progress.global_step])
-        return self._steps.update_together(weighted, random)
+            results = [self._steps.update(*weighted[0])]
+        else:
+            random = None
+            if self._surgery_seed is not None:
+                random = np.random.default_rng([self._surgery_seed, self.progress.global_step])
+            results = self._steps.update_together(weighted, random)
+        if self._average is not None and all(_is_finite(result) for result in results):
+            self._average.update()
+        return results
 
     def step(self, name: str, batch: Batch) -> tuple[float, float]:
         """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping."""
         result = self._steps.update(name, batch, self.weighting.weight(name))
+        if self._average is not None and _is_finite(result):
+            self._average.update()
         return result.loss, result.gradient_norm
+
+
+def _is_finite(result: StepResult) -> bool:
+    return math.isfinite(result.loss) and math.isfinite(result.gradient_norm)

@@ -18,7 +18,7 @@ from tokenizers import BertWordPieceTokenizer
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import DataConfig, ExperimentConfig, SourceConfig, TaskConfig
-from mtdnn_tf.data.batches import TokenizedTask, tokenize_task, training_batches
+from mtdnn_tf.data.batches import TokenizedTask, TrainingBatches, tokenize_task
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.sources import Examples, read_examples
 from mtdnn_tf.data.text import Tokenizer
@@ -71,7 +71,7 @@ def padding(splits: Sequence[TokenizedTask]) -> dict[str, dict[str, float]]:
 
 def _epoch(split: TokenizedTask, buckets: tuple[int, ...] | None) -> tf.data.Dataset:
     zero = tf.constant(0, tf.int64)
-    return training_batches(split, BATCH_SIZE, buckets, seed=0)(zero, zero)
+    return TrainingBatches(split, BATCH_SIZE, buckets, seed=0)(zero, zero)
 
 
 def print_padding(figures: dict[str, dict[str, float]]) -> None:

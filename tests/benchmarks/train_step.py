@@ -1,6 +1,6 @@
 """One training step: this project (fused, reference) beside plain Keras and PyTorch, on the same weights, batches and rule.
 
-Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--repeats 7] [--real 40] [--json FILE]
+Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--repeats 7] [--tasks 64] [--real 40] [--json FILE]
 
 A step is forward pass, backward pass, clipping to a global norm of 1 and one Adamax update, batch 32, dropout 0.1. Differences:
 this project drops 26/256 instead of 0.1 in its fused pass; PyTorch's autocast keeps the residual stream in float32, Keras'
@@ -57,11 +57,13 @@ def batch_of(length: int, seed: int = 0) -> dict[str, np.ndarray]:
     return arrays | {"label": label.astype(np.float32)}
 
 
-def our_step(source: str, policy: str, fused: bool, tasks: tuple[TaskSpec, ...] = (TASK,)) -> Step:
+def our_step(
+    source: str, policy: str, fused: bool, tasks: tuple[TaskSpec, ...] = (TASK,), recompute: bool = False
+) -> Step:
     """Return this project's step."""
     keras.config.set_dtype_policy(policy)
     encoder = mtdnn.load_encoder(source, dropout=0.1, seed=1)
-    encoder.backbone.fused = fused
+    encoder.backbone.fused, encoder.backbone.recompute = fused, recompute
     trainer = mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
     trainer.compile(mtdnn.build_optimizer(OptimizerConfig(schedule="constant"), 1000))
     keras.config.set_dtype_policy("float32")
@@ -87,7 +89,7 @@ def keras_step(source: str, policy: str) -> Step:
     return lambda batch: model.train_on_batch({name: batch[name] for name in names}, batch["label"])
 
 
-def torch_step(source: str, autocast: bool) -> Step:
+def torch_step(source: str, autocast: bool, compiled: bool = False) -> Step:
     """Return PyTorch's step, by transformers' BertModel."""
     # BERT-base: weights drawn at random.
     model = BertModel.from_pretrained(weights_folder()) if source == ENCODER else BertModel(BertConfig())
@@ -95,6 +97,7 @@ def torch_step(source: str, autocast: bool) -> Step:
     dropout = torch.nn.Dropout(0.1)
     model.train()
     parameters = [*model.parameters(), *head.parameters()]
+    encode = torch.compile(model) if compiled else model
     optimizer = torch.optim.Adamax(parameters, 5e-5)
 
     def step(batch: dict[str, np.ndarray]) -> None:
@@ -102,7 +105,7 @@ def torch_step(source: str, autocast: bool) -> Step:
             torch.from_numpy(batch[name]).long() for name in ("token_ids", "segment_ids", "padding_mask")
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            pooled = model(input_ids=ids, token_type_ids=types, attention_mask=mask).pooler_output
+            pooled = encode(input_ids=ids, token_type_ids=types, attention_mask=mask).pooler_output
             logits = head(dropout(pooled))
         loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(batch["label"]).long())
         loss.backward()
@@ -124,6 +127,7 @@ def candidates(source: str) -> dict[str, Step]:
         "Keras fit, bfloat16": keras_step(source, "mixed_bfloat16"),
         "PyTorch, float32": torch_step(source, False),
         "PyTorch, bfloat16 autocast": torch_step(source, True),
+        "PyTorch, bfloat16 autocast, compiled": torch_step(source, True, compiled=True),
     }
 
 
@@ -152,7 +156,7 @@ def measure(model: str, length: int, repeats: int, peaks: dict[str, float]) -> d
     source, batch = SOURCES[model], batch_of(length)
     calls = {name: (lambda step=step: step(batch)) for name, step in candidates(source).items()}
     times = medians(interleaved_seconds(calls, repeats))
-    best = min(times["PyTorch, float32"], times["PyTorch, bfloat16 autocast"])
+    best = min(seconds for name, seconds in times.items() if name.startswith("PyTorch"))
     rows = [
         (
             name,
@@ -209,12 +213,26 @@ def measure_real(data: Path, count: int) -> dict[str, Any]:
     return {"examples_per_second": rates}
 
 
+def measure_tasks(count: int, repeats: int) -> dict[str, Any]:
+    """Time the same step in a model of one task and in one of many: the others' heads must cost nothing."""
+    tasks = tuple(TaskSpec(f"task{index}", "classification", ("text",), ("no", "yes")) for index in range(count))
+    batch = batch_of(64)
+    models = {"1 task": our_step(ENCODER, "float32", True, tasks[:1])}
+    models[f"{count} tasks"] = our_step(ENCODER, "float32", True, tasks)
+    times = medians(interleaved_seconds({name: (lambda s=s: s(batch)) for name, s in models.items()}, repeats))
+    rows = [(name, 1000 * seconds, seconds / times["1 task"]) for name, seconds in times.items()]
+    print(f"\nminilm, float32, length 64; load average {machine()['load_average']}")
+    print(table(("model", "ms", "against one task"), rows))
+    return {"seconds": times}
+
+
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__ or "")
     options.add_argument("--models", default="minilm,base")
     options.add_argument("--lengths", default="64,128")
     options.add_argument("--real", type=int, default=40, help="batches of the real stream; 0: leave it out")
+    options.add_argument("--tasks", type=int, default=64, help="tasks of the model beside that of one; 0: leave it out")
     arguments = options.parse_args()
     torch.set_num_threads(machine()["cores"])
     print(machine())
@@ -224,6 +242,8 @@ def main() -> None:
     for model in arguments.models.split(","):
         for length in map(int, arguments.lengths.split(",")):
             figures["steps"].append(measure(model, length, arguments.repeats, peaks))
+    if arguments.tasks:
+        figures["tasks"] = measure_tasks(arguments.tasks, 3 * arguments.repeats)
     if arguments.real:
         figures["real"] = measure_real(arguments.data, arguments.real)
     report(figures, arguments.json)

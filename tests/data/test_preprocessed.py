@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.batches import tokenize_task, training_batches
+from mtdnn_tf.data.batches import TrainingBatches, tokenize_task
 from mtdnn_tf.data.preprocessed import preprocessed_uids, write_preprocessed
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.data.text import Tokenizer
@@ -43,7 +43,7 @@ def _tokenized(task, source, max_length):
 
 
 def _batches(tokenized):
-    batches = training_batches(tokenized, 2, (16, 32, 64), seed=1)
+    batches = TrainingBatches(tokenized, 2, (16, 32, 64), seed=1)
     return [
         {name: value.numpy().tolist() for name, value in batch.items()}
         for batch in batches(tf.constant(0, tf.int64), tf.constant(0, tf.int64))

@@ -201,6 +201,19 @@ def test_masks_differ_from_step_to_step_and_come_again_with_the_seed():
     np.testing.assert_array_equal([first, second], outputs())
 
 
+def test_layers_computed_again_give_the_same_gradients_with_the_same_masks():
+    results = []
+    for recompute in (False, True):
+        backbone = mtdnn.load_encoder("random://layers=3,hidden=32,heads=2", dropout=0.3, seed=7).backbone
+        backbone.recompute = recompute
+        results.append(_pass(backbone, _inputs(), fused=True))
+    (outputs, gradients), (again, gradients_again) = results
+    for name, value in outputs.items():
+        np.testing.assert_array_equal(again[name], value)
+    for path, gradient in gradients.items():
+        np.testing.assert_allclose(gradients_again[path], gradient, atol=1e-6, err_msg=path)
+
+
 def test_inference_is_the_reference_graph():
     backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", dropout=0.5, seed=7).backbone
     backbone.fused = True

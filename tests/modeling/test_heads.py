@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import log_softmax, logsumexp, softmax
 
 from mtdnn_tf.errors import UserError
@@ -177,7 +178,10 @@ def _fields(task):
     return task.type, task.text, task.labels
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("task", [PAIR, SINGLE, REGRESSION], ids=lambda task: task.name)
 def test_logits_are_float32_whatever_the_precision(task, policy):
     before = keras.config.dtype_policy()
@@ -186,6 +190,28 @@ def test_logits_are_float32_whatever_the_precision(task, policy):
         head = _head(task)
         assert head(*_inputs()).dtype == "float32"
         assert {weight.dtype for weight in head.weights} == {"float32"}
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("policy", POLICIES[1:])
+@pytest.mark.parametrize("task", [PAIR, SINGLE, REGRESSION], ids=lambda task: task.name)
+def test_everything_in_a_head_is_computed_in_float32(task, policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        head = _head(task)
+        half = tf.as_dtype(keras.config.dtype_policy().compute_dtype)
+        sequence, vector, *masks = _inputs()
+
+        @tf.function
+        def logits(sequence, vector):
+            return head(sequence, vector, *masks, training=True)
+
+        graph = logits.get_concrete_function(tf.cast(sequence, half), tf.cast(vector, half)).graph
+        computed = {op.type for op in graph.get_operations() for output in op.outputs if output.dtype == half}
+        assert computed == {"Placeholder"}  # what the encoder hands over
+        assert any(op.type == "MatMul" for op in graph.get_operations())
     finally:
         keras.config.set_dtype_policy(before)
 

@@ -94,16 +94,6 @@ def test_a_torn_checkpoint_is_told(experiment, tmp_path, damage):
         load_model(folder, model, tasks)
 
 
-def test_only_the_newest_are_kept(tmp_path):
-    for step in (1, 2, 30):
-        folder = tmp_path / f"step-{step:09d}"
-        folder.mkdir()
-        (folder / "state.json").write_text("{}")
-    checkpoints.prune(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000030"]
-    assert checkpoints.latest(tmp_path).name == "step-000000030"
-
-
 def _run(experiment, folder, **options):
     config = mtdnn.load_config(experiment, ["training.checkpoint_every=3", "training.keep_checkpoints=100"])
     return run_experiment(config, folder, verbose=0, **options)

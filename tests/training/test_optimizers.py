@@ -16,7 +16,7 @@ from mtdnn_tf.training.optimizers import (
     Lamb,
     PaperAdamax,
     build_optimizer,
-    clip_by_global_norm,
+    clipping_scale,
 )
 from mtdnn_tf.training.rates import SCHEDULES, WarmupSchedule, rate_factors
 
@@ -161,12 +161,34 @@ def test_an_option_that_has_no_effect_is_refused():
 
 
 def test_clipping_scales_all_gradients_by_their_common_norm():
-    clipped, norm = clip_by_global_norm([tf.constant([3.0]), tf.constant([4.0])], 1.0)
+    scale, norm = clipping_scale([tf.constant([3.0]), tf.constant([4.0])], 1.0)
     assert float(norm) == 5.0
-    np.testing.assert_allclose([c.numpy()[0] for c in clipped], [0.6, 0.8], atol=1e-7)
+    assert float(scale) == pytest.approx(0.2, abs=1e-7)
 
 
 @pytest.mark.parametrize("limit", [0.0, 10.0])
 def test_clipping_leaves_small_gradients_alone(limit):
-    clipped, _ = clip_by_global_norm([tf.constant([3.0, 4.0])], limit)
-    np.testing.assert_array_equal(clipped[0], [3.0, 4.0])
+    scale, _ = clipping_scale([tf.constant([3.0, 4.0])], limit)
+    assert float(scale) == 1.0
+
+
+@pytest.mark.parametrize("name", ["adamax", "adamw", "lamb"])
+def test_compiled_updates_are_the_plain_ones(name):
+    """Large variables by a kernel, small ones without, with a scale: the same values and slots as scaled gradients give."""
+    shapes = [(160, 128), (7,)]
+    results = []
+    for fused in (False, True):
+        variables = [keras.Variable(np.ones(shape, np.float32), name=f"v{shape[0]}") for shape in shapes]
+        optimizer = build_optimizer(OptimizerConfig(name=name, learning_rate=0.1, schedule="constant", warmup=0.0), 10)
+        optimizer.build(variables)
+        optimizer.fused = fused
+        draws = np.random.default_rng(1)
+        for _ in range(3):
+            gradients = [tf.constant(draws.normal(size=shape), tf.float32) for shape in shapes]
+            if fused:
+                optimizer.apply_scaled(gradients, variables, tf.constant(0.5))
+            else:
+                optimizer.apply([gradient * 0.5 for gradient in gradients], variables)
+        results.append([v.numpy() for v in (*variables, *optimizer.variables)])
+    for plain, compiled in zip(*results, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=2e-5, atol=1e-6)

@@ -50,3 +50,10 @@ def test_dot_products_run_over_the_variables_that_both_gradients_have():
     gram = gram_matrix([one, two])
     np.testing.assert_allclose(gram, [[14.0, 2.0], [2.0, 98.0]])
     assert all(gram[pair] == gram[pair[::-1]] for pair in itertools.permutations(range(2)))
+
+
+def test_products_are_added_in_the_order_of_the_variables():
+    """The order of a set of ids differs from process to process, and with it the last bits of a float32 sum."""
+    gradient = {3: tf.constant([1e4]), 1: tf.constant([1e4]), 2: tf.constant([1.0])}
+    other = {2: tf.constant([1.0]), 1: tf.constant([-1e4]), 3: tf.constant([1e4])}
+    assert gram_matrix([other, gradient])[1, 0] == 1.0  # 1e8 - 1e8 + 1; in the order of the keys 0

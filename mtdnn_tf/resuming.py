@@ -1,0 +1,93 @@
+"""Where a run goes on: the newest intact checkpoint, a best model that is whole, and no silent start from scratch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.runs import Run, find_weights
+from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.checkpoints import State
+from mtdnn_tf.training.manifest import DamagedCheckpointError, verify
+from mtdnn_tf.training.trainer import MultiTaskTrainer
+
+
+def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
+    """Load the newest intact checkpoint of a run, or the weights that `training.init_from` names.
+
+    Returns:
+        Where to go on; None: at the first step.
+
+    Raises:
+        UserError: checkpoints are there and none is intact, or the run had some and they are gone.
+    """
+    found = checkpoints.latest(run.model_dir / "checkpoints")
+    if found is None:
+        _refuse_lost_progress(run.model_dir)
+        init_from = run.config.training.init_from
+        if init_from:
+            weights = find_weights(init_from)
+            print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
+        return None
+    state = _with_best_model(run, found, checkpoints.read_state(found))
+    checkpoints.load(found, trainer.parts())
+    trainer.weighting.restore(state.loss_weighting)
+    trainer.epoch_means.restore(state.epoch_means)
+    print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
+    return state
+
+
+def _refuse_lost_progress(model_dir: Path) -> None:
+    """Tell a run that was cut off before its first checkpoint from one whose checkpoints were taken away."""
+    best = model_dir / "best"
+    # The first epoch's best model is saved a moment before its checkpoint.
+    if (model_dir / "scores.json").is_file() or (best.is_dir() and checkpoints.read_state(best).epoch > 1):
+        raise UserError(
+            f"{model_dir}: this run has been trained, but {model_dir / 'checkpoints'} holds no checkpoint to go on from. "
+            "Put one back from a copy, or start over with --fresh"
+        )
+    if (model_dir / "metrics.jsonl").is_file():
+        print(f"{model_dir}: cut off before its first checkpoint; starting from the first step", flush=True)
+
+
+def _with_best_model(run: Run, newest: Path, state: State) -> State:
+    """Return the state, after making sure that `best/` is whole where the state says that there is one.
+
+    A damaged one is made again from the checkpoint of its step where that is kept. Else the best of the epochs to come takes its
+    place, which is told.
+    """
+    best = run.model_dir / "best"
+    if state.best_score is None:
+        return state
+    try:
+        verify(best)
+    except DamagedCheckpointError as fault:
+        twin = _checkpoint_of_step(newest.parent, state.best_step)
+        if twin is not None:
+            checkpoints.load_model(twin, run.model, run.tasks)  # with an average of the weights, that
+            remade = replace(checkpoints.read_state(twin), score=state.best_score)
+            checkpoints.save(best, checkpoints.model_parts(run.model, run.tasks), remade, replace=True)
+            print(f"{fault}; made again from {twin.name}, which holds the same model", file=sys.stderr, flush=True)
+            return state
+        if state.epoch < run.config.training.epochs:
+            print(f"{fault}; the best model is chosen among the epochs to come", file=sys.stderr, flush=True)
+            return replace(state, best_score=None, best_step=None)
+        raise UserError(
+            f"{fault}; the checkpoint of its step {state.best_step} is not kept, so it can't be made again. "
+            "Put it back from a copy, or start over with --fresh"
+        ) from None
+    return state
+
+
+def _checkpoint_of_step(folder: Path, step: int | None) -> Path | None:
+    """Return the intact checkpoint of a global step, or None."""
+    for path in checkpoints.steps_saved(folder):
+        try:
+            verify(path)
+        except DamagedCheckpointError:
+            continue
+        if checkpoints.read_state(path).global_step == step:
+            return path
+    return None
