@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import INPUTS, apply_head, shared_model
-from mtdnn_tf.serving.checks import checked_ids, checked_texts, int32_ids, with_a_position
+from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
 from mtdnn_tf.tasks import TaskSpec
 
 Tensors = dict[str, tf.Tensor]

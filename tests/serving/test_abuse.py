@@ -12,7 +12,7 @@ import tensorflow as tf
 import mtdnn_tf as mtdnn
 from mtdnn_tf.data.text import encode_texts
 from mtdnn_tf.modeling.model import INPUTS
-from mtdnn_tf.serving.checks import int32_ids
+from mtdnn_tf.serving.request_rules import int32_ids
 from mtdnn_tf.serving.saved_model import KINDS
 
 REFUSED = tf.errors.InvalidArgumentError
