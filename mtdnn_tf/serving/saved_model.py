@@ -70,10 +70,14 @@ def export_saved_model(
         The version folder.
 
     Raises:
-        UserError: unknown kind, `output_dir` is a file, or the disk is full.
+        UserError: unknown kind, more tokens than the encoder has positions, `output_dir` is a file, or the disk is full.
     """
     if kind not in KINDS:
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
+    if not 3 <= max_length <= encoder.max_positions:
+        raise UserError(
+            f"max_length: must be from 3 to the {encoder.max_positions} positions of the encoder; received {max_length}"
+        )
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"{output_dir}: is a file; --output_dir names the folder that version folders go into")

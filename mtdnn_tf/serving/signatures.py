@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import INPUTS, apply_head, shared_model
+from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
 from mtdnn_tf.tasks import TaskSpec
 
 Tensors = dict[str, tf.Tensor]
@@ -74,11 +75,11 @@ class ServedModel(tf.Module):
         return [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
 
     def _ids(self, inputs: Sequence[tf.Tensor], pair_order: str) -> tuple[tf.Tensor, ...]:
+        model, tokenizer, max_length = self._hidden()
         if self._kind == "ids":
-            return tuple(inputs)
-        _, tokenizer, max_length = self._hidden()
-        encoded = encode_texts(inputs, tokenizer, max_length, pair_order)
-        return tuple(encoded[name] for name in INPUTS)
+            return with_a_position(checked_ids(inputs, model.get_layer("encoder")))
+        encoded = encode_texts(checked_texts(inputs), tokenizer, max_length, pair_order)
+        return with_a_position([encoded[name] for name in INPUTS])
 
     def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
@@ -140,7 +141,7 @@ class ServedModel(tf.Module):
             parsed = tf.io.parse_example(examples, features)
             return [parsed[name] for name in names]
         parsed = tf.io.parse_example(examples, {name: tf.io.RaggedFeature(tf.int64) for name in names})
-        return [tf.cast(parsed[name].to_tensor(), tf.int32) for name in names]
+        return [int32_ids(parsed[name].to_tensor()) for name in names]
 
     def _encode_signature(self) -> Any:
         def encode(*inputs: tf.Tensor) -> Tensors:

@@ -16,7 +16,6 @@ import tensorflow as tf
 import mtdnn_tf as mtdnn
 from mtdnn_tf.data.text import encode_texts
 from mtdnn_tf.serving.saved_model import KINDS
-from tests.small import TINY, write_experiment
 
 TEXTS = {
     "mood": (["a good day", "", "café 中国 😀"],),
@@ -47,18 +46,6 @@ for name, inputs in request["calls"]:
     }})
 print("ANSWERS" + json.dumps(answers))
 """
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    tasks = mtdnn.load_tasks(mtdnn.load_config(write_experiment(folder)))
-    encoder = mtdnn.load_encoder(TINY, seed=1)
-    model = mtdnn.build_model(encoder, tasks, seed=1)
-    paths = {
-        kind: mtdnn.export_saved_model(model, tasks, encoder, folder / kind, kind, max_length=48) for kind in KINDS
-    }
-    return model, tasks, encoder, paths
 
 
 def _ask_a_stranger(kind, path, calls):
