@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -99,11 +98,6 @@ def shared_model(model: keras.Model) -> keras.Model:
     """Return the part below the heads: outputs the sequence `[batch, length, d]` and the sentence vector `[batch, d]`."""
     sequence, vector, *_ = _heads(model)[0].input
     return keras.Model(model.input, [sequence, vector], name="mtdnn_shared")
-
-
-def apply_head(model: keras.Model, name: str, sequence: Any, vector: Any, segment_ids: Any, padding_mask: Any) -> Any:
-    """Return one task's logits for what `shared_model` gave, without dropout."""
-    return model.get_layer(name)(sequence, vector, segment_ids, padding_mask, training=False)
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:

@@ -9,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, apply_head, shared_model
+from mtdnn_tf.modeling.model import INPUTS, shared_model
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
+from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
 
 Tensors = dict[str, tf.Tensor]
@@ -38,8 +39,8 @@ class ServedModel(tf.Module):
         self._kind = kind
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
-        layers = [model.get_layer("encoder"), *(model.get_layer(task.name) for task in self._tasks)]
-        self.weights = [weight.value for layer in layers for weight in layer.weights]
+        self.heads = ServedHeads(model, self._tasks)
+        self.weights = [weight.value for weight in model.get_layer("encoder").weights]
         shared = shared_model(model)
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
@@ -83,14 +84,11 @@ class ServedModel(tf.Module):
 
     def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
-        model = self._hidden()[0]
         logits: dict[str, tf.Tensor] = {}
         for order in dict.fromkeys(task.pair_order for task in tasks):
             ids = self._ids(inputs, order)
             sequence, vector = self._encode_ids(*ids)
-            for task in tasks:
-                if task.pair_order == order:
-                    logits[task.name] = apply_head(model, task.name, sequence, vector, ids[1], ids[2])
+            logits |= self.heads([task for task in tasks if task.pair_order == order], sequence, vector, ids[1], ids[2])
         return logits
 
     def _predict_signature(self, name: str, tasks: Sequence[TaskSpec], columns: Sequence[str], combined: bool) -> Any:

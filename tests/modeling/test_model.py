@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.modeling.model import apply_head, parameter_counts, shared_model
+from mtdnn_tf.modeling.model import parameter_counts, shared_model
 from mtdnn_tf.modeling.sharing import SHARING_MODES
 from tests.small import TINY
 
@@ -56,7 +56,7 @@ def test_shared_part_and_head_make_the_whole(model, name):
     sequence, vector = shared_model(model)(INPUTS)
     assert sequence.shape == (2, 8, 32)
     assert vector.shape == (2, 32)
-    found = apply_head(model, name, sequence, vector, INPUTS["segment_ids"], INPUTS["padding_mask"])
+    found = model.get_layer(name)(sequence, vector, INPUTS["segment_ids"], INPUTS["padding_mask"], training=False)
     np.testing.assert_allclose(found, model(INPUTS)[name], atol=1e-6)
 
 
