@@ -23,7 +23,7 @@ def write_text_atomically(path: Path | str, text: str) -> None:
     Raises:
         UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
     """
-    with _told_as_user_error(path):
+    with told_as_user_error(path):
         if Path(path).exists() and not Path(path).is_file():
             Path(path).write_text(text, encoding="utf-8", newline="")
             return
@@ -51,7 +51,7 @@ def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Pat
     target = Path(os.path.realpath(path))
     if target.exists() and not (replace and target.is_dir()):
         raise UserError(f"{path}: already exists; name another folder, or remove what is there")
-    with _told_as_user_error(path):
+    with told_as_user_error(path):
         temporary = _temporary(target)
         temporary.mkdir()  # not tempfile.mkdtemp, whose folders no other user (a server, say) can read
         try:
@@ -108,7 +108,8 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
-def _told_as_user_error(path: Path | str) -> Iterator[None]:
+def told_as_user_error(path: Path | str) -> Iterator[None]:
+    """Turn what goes wrong in writing `path` (a full disk, no permission) into a `UserError`."""
     try:
         yield
     except UserError:

@@ -1,0 +1,22 @@
+"""One small model exported in both kinds, for all tests of serving."""
+
+from __future__ import annotations
+
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.serving.saved_model import KINDS
+from tests.small import TINY, write_experiment
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The Keras model, its tasks, its encoder, and the version folder of each kind."""
+    folder = tmp_path_factory.mktemp("exported")
+    tasks = mtdnn.load_tasks(mtdnn.load_config(write_experiment(folder)))
+    encoder = mtdnn.load_encoder(TINY, seed=1)
+    model = mtdnn.build_model(encoder, tasks, seed=1)
+    paths = {
+        kind: mtdnn.export_saved_model(model, tasks, encoder, folder / kind, kind, max_length=48) for kind in KINDS
+    }
+    return model, tasks, encoder, paths
