@@ -164,7 +164,11 @@ def main() -> None:
     askers = [ASKERS[arguments.protocol](*asked) for _ in range(arguments.clients)]
     tallies, elapsed = run(askers, arguments.requests, arguments.warmup)
     found = summary(tallies, elapsed, arguments.rows)
-    print("  ".join(f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()))
+    print(
+        "  ".join(
+            f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()
+        )
+    )
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump({"protocol": arguments.protocol, **found}, file, indent=2)

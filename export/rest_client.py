@@ -63,9 +63,7 @@ def main() -> None:
     columns = read_columns(parser, arguments.columns)
     try:
         with requests.Session() as session:
-            answer = ask(
-                session, arguments.host, arguments.model, arguments.signature, columns, arguments.label
-            )
+            answer = ask(session, arguments.host, arguments.model, arguments.signature, columns, arguments.label)
     except requests.HTTPError as error:
         sys.exit(f"error: {error}")
     except requests.RequestException as error:
