@@ -37,10 +37,7 @@ def main() -> None:
     if _CHECK.value:
         print("checked: in a process of its own, every signature answers as the Keras model does")
     print("next:")
-    print(
-        f"  saved_model_cli show --dir {path} --all"
-        + ("   # in a process that imports tensorflow_text" if kind == "text" else "")
-    )
+    print(f"  saved_model_cli show --dir {path} --all")
     if kind == "text":
         print(f"  python -m mtdnn_tf.predict --saved_model={path} --task={run.tasks[0].name} --input=-")
     print("  export/README.md tells how to serve it")
