@@ -41,7 +41,7 @@ def rest_asker(host: str, model: str, signature: str, columns: dict[str, list[st
             timeout=timeout,
         )
         if not response.ok:
-            raise OSError(f"{response.status_code}: {response.text.strip()}")
+            raise OSError(f"{response.status_code}: {' '.join(response.text.split())}")
 
     return ask
 

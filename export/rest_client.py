@@ -32,7 +32,7 @@ def ask(
     body = {"signature_name": signature, "inputs": columns}
     response = session.post(f"http://{host}/v1/models/{place}:predict", json=body, timeout=timeout)
     if not response.ok:
-        raise requests.HTTPError(f"{response.status_code}: {response.text.strip()}", response=response)
+        raise requests.HTTPError(f"{response.status_code}: {' '.join(response.text.split())}", response=response)
     outputs = response.json()["outputs"]
     # A signature of one output comes without its name.
     return outputs if isinstance(outputs, dict) else {"output": outputs}

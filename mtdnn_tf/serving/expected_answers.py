@@ -142,7 +142,7 @@ def _outputs(task: TaskSpec, logits: np.ndarray, full: bool) -> Arrays:
 
 def _margins(outputs: Arrays) -> Arrays:
     """Return how clear each label is: where two classes are as good as equal, either is right."""
-    margins = {}
+    margins: Arrays = {}
     for name, value in outputs.items():
         if name.endswith("probabilities"):
             prefix, best = name.removesuffix("probabilities"), np.sort(value, axis=-1)

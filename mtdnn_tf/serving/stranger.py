@@ -39,7 +39,7 @@ def main(requests_file: str, answers_file: str) -> None:
     if asked["kind"] == "text":
         import tensorflow_text  # noqa: F401
     calls = {name: {key: _array(value) for key, value in inputs.items()} for name, inputs in asked["calls"].items()}
-    answers = {}
+    answers: dict[str, Any] = {}
     loaded = tf.saved_model.load(asked["folder"])
     for name, inputs in calls.items():
         outputs = loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
