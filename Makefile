@@ -43,7 +43,7 @@ setup-dev: $(VENV)/.installed-dev $(VENV)/.weights
 
 quickstart: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/quickstart/quickstart.yaml --model_dir=runs/quickstart
-	$(BIN)/python -m mtdnn_tf.export --model_dir=runs/quickstart --output_dir=served/quickstart --kind=text
+	$(BIN)/python -m mtdnn_tf.export --model_dir=runs/quickstart --output_dir=served/quickstart --kind=text --check
 	@$(BIN)/python configs/quickstart/ask.py served/quickstart 2>runs/quickstart/ask.log || (cat runs/quickstart/ask.log; exit 1)
 
 lint: setup-dev

@@ -1,6 +1,7 @@
-"""Asks a served model over gRPC: `python export/grpc_client.py MODEL SIGNATURE column=text ... [--host=localhost:8500]`.
+"""Asks a served model over gRPC: `python export/grpc_client.py MODEL SIGNATURE column=text ... [--host=localhost:8500] [--label=stable]`.
 
-Needs `pip install tensorflow-serving-api`. Prints each output with its name.
+Needs `pip install tensorflow-serving-api`. A column may be repeated: its texts make the rows of one request. Prints each output
+with its name.
 """
 
 from __future__ import annotations
@@ -13,14 +14,31 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
-def build_request(model: str, signature: str, columns: dict[str, str]) -> predict_pb2.PredictRequest:
-    """Return the request for one text (or pair) to one signature."""
+def build_request(
+    model: str, signature: str, columns: dict[str, list[str]], label: str = ""
+) -> predict_pb2.PredictRequest:
+    """Return the request for rows of texts to one signature."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature
-    for name, text in columns.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto([text]))
+    if label:
+        request.model_spec.version_label = label
+    for name, texts in columns.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(texts))
     return request
+
+
+def read_columns(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, list[str]]:
+    """Return the texts by column."""
+    columns: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            parser.error(f"{word!r}: each input must be column=text")
+        columns.setdefault(name, []).append(text)
+    if len({len(texts) for texts in columns.values()}) > 1:
+        parser.error("every column must come equally often")
+    return columns
 
 
 def main() -> None:
@@ -30,18 +48,19 @@ def main() -> None:
     parser.add_argument("signature")
     parser.add_argument("columns", nargs="+", metavar="column=text")
     parser.add_argument("--host", default="localhost:8500")
+    parser.add_argument("--label", default="", help="stable or canary; default: the newest version that is loaded")
     arguments = parser.parse_args()
-    columns = dict(item.split("=", 1) for item in arguments.columns if "=" in item)
-    if len(columns) < len(arguments.columns):
-        parser.error("each input must be column=text")
+    columns = read_columns(parser, arguments.columns)
+    request = build_request(arguments.model, arguments.signature, columns, arguments.label)
     with grpc.insecure_channel(arguments.host) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
-            response = stub.Predict(build_request(arguments.model, arguments.signature, columns), timeout=30)
+            response = stub.Predict(request, timeout=30)
         except grpc.RpcError as error:
             sys.exit(f"error: {error.code().name}: {error.details()}")
     for name in sorted(response.outputs):
-        print(name, tf.make_ndarray(response.outputs[name]).tolist())
+        values = tf.make_ndarray(response.outputs[name])
+        print(name, [text.decode() for text in values.ravel()] if values.dtype == object else values.tolist())
 
 
 if __name__ == "__main__":

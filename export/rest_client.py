@@ -1,6 +1,6 @@
-"""Asks a served model over HTTP: `python export/rest_client.py MODEL SIGNATURE column=text ... [--host=localhost:8501]`.
+"""Asks a served model over HTTP: `python export/rest_client.py MODEL SIGNATURE column=text ... [--host=localhost:8501] [--label=stable]`.
 
-Standard library only. Prints the server's answer as JSON.
+Needs `pip install requests`. A column may be repeated: its texts make the rows of one request. Prints the outputs as JSON.
 """
 
 from __future__ import annotations
@@ -8,18 +8,47 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import urllib.error
-import urllib.request
+from typing import Any
+
+import requests
 
 
-def build_request(host: str, model: str, signature: str, columns: dict[str, str]) -> urllib.request.Request:
-    """Return the request for one text (or pair) to one signature."""
-    body = {"signature_name": signature, "inputs": {name: [text] for name, text in columns.items()}}
-    return urllib.request.Request(
-        f"http://{host}/v1/models/{model}:predict",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
+def ask(
+    session: requests.Session,
+    host: str,
+    model: str,
+    signature: str,
+    columns: dict[str, list[str]],
+    label: str = "",
+    timeout: float = 30,
+) -> dict[str, Any]:
+    """Return the outputs of a signature by name, a list of rows each.
+
+    Raises:
+        requests.HTTPError: the server refused; its reason is in the message.
+        requests.RequestException: no answer.
+    """
+    place = f"{model}/labels/{label}" if label else model
+    body = {"signature_name": signature, "inputs": columns}
+    response = session.post(f"http://{host}/v1/models/{place}:predict", json=body, timeout=timeout)
+    if not response.ok:
+        raise requests.HTTPError(f"{response.status_code}: {' '.join(response.text.split())}", response=response)
+    outputs = response.json()["outputs"]
+    # A signature of one output comes without its name.
+    return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+
+def read_columns(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, list[str]]:
+    """Return the texts by column."""
+    columns: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            parser.error(f"{word!r}: each input must be column=text")
+        columns.setdefault(name, []).append(text)
+    if len({len(texts) for texts in columns.values()}) > 1:
+        parser.error("every column must come equally often")
+    return columns
 
 
 def main() -> None:
@@ -29,18 +58,17 @@ def main() -> None:
     parser.add_argument("signature")
     parser.add_argument("columns", nargs="+", metavar="column=text")
     parser.add_argument("--host", default="localhost:8501")
+    parser.add_argument("--label", default="", help="stable or canary; default: the newest version that is loaded")
     arguments = parser.parse_args()
-    columns = dict(item.split("=", 1) for item in arguments.columns if "=" in item)
-    if len(columns) < len(arguments.columns):
-        parser.error("each input must be column=text")
-    request = build_request(arguments.host, arguments.model, arguments.signature, columns)
+    columns = read_columns(parser, arguments.columns)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            print(json.dumps(json.load(response), indent=1, ensure_ascii=False))
-    except urllib.error.HTTPError as error:
-        sys.exit(f"error: {error.code}: {error.read().decode(errors='replace')}")
-    except OSError as error:
+        with requests.Session() as session:
+            answer = ask(session, arguments.host, arguments.model, arguments.signature, columns, arguments.label)
+    except requests.HTTPError as error:
+        sys.exit(f"error: {error}")
+    except requests.RequestException as error:
         sys.exit(f"error: no answer from {arguments.host}: {error}")
+    print(json.dumps(answer, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

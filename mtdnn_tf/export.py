@@ -1,4 +1,4 @@
-"""Writes a run as a SavedModel: `python -m mtdnn_tf.export --model_dir=DIR --output_dir=DIR --kind=text|ids`."""
+"""Writes a run as a SavedModel: `python -m mtdnn_tf.export --model_dir=DIR --output_dir=DIR --kind=text|ids --check`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _KIND = flags.DEFINE_enum(
     "kind", None, ["text", "ids"], "text: raw strings in; ids: token ids in, loads anywhere. Default: export.kind."
 )
+_CHECK = flags.DEFINE_bool(
+    "check",
+    False,
+    "Before anything is published, loads the model in a process without this package, runs every signature and compares "
+    "with the Keras model.",
+)
 
 
 def main() -> None:
@@ -19,19 +25,19 @@ def main() -> None:
     model_dir = cli.model_dir_from_flags()
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.runs import load_run
+    from mtdnn_tf.serving.fingerprint import read_fingerprint
     from mtdnn_tf.serving.saved_model import export_run
 
     run = load_run(model_dir)
     kind = _KIND.value or run.config.export.kind
-    path = export_run(
-        run, _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}", kind
-    )
+    output_dir = _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}"
+    path = export_run(run, output_dir, kind, check=_CHECK.value)
     print(f"SavedModel ({kind}): {path}")
+    print(f"fingerprint: {read_fingerprint(path)}   # the same for every export of this run by these versions")
+    if _CHECK.value:
+        print("checked: in a process of its own, every signature answers as the Keras model does")
     print("next:")
-    print(
-        f"  saved_model_cli show --dir {path} --all"
-        + ("   # in a process that imports tensorflow_text" if kind == "text" else "")
-    )
+    print(f"  saved_model_cli show --dir {path} --all")
     if kind == "text":
         print(f"  python -m mtdnn_tf.predict --saved_model={path} --task={run.tasks[0].name} --input=-")
     print("  export/README.md tells how to serve it")

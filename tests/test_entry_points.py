@@ -59,8 +59,21 @@ def test_predict_answers_lines_of_standard_input(trained):
 
 def test_export_and_the_exported_model_answers_as_the_run_does(trained):
     folder, _ = trained
-    done = run("export", "--model_dir=runs/small", "--output_dir=served/small", cwd=folder)
+    done = run("export", "--model_dir=runs/small", "--output_dir=served/small", "--check", cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert "every signature answers as the Keras model does" in done.stdout
+    fingerprint = json.loads((folder / "served/small/1/assets.extra/fingerprint.json").read_text())["fingerprint"]
+    assert f"fingerprint: {fingerprint} " in done.stdout
+    card = (folder / "served/small/1/assets.extra/MODEL_CARD.md").read_text()
+    assert card.startswith((folder / "runs/small/MODEL_CARD.md").read_text().rstrip())
+    configuration = (folder / "runs/small/config.yaml").read_text().splitlines()[0].split()[-1]
+    for line in (
+        f"| fingerprint | {fingerprint} |",
+        f"| configuration | {configuration} |",
+        "| kind | text |",
+        "seed 2018",
+    ):
+        assert line in card
     asked = ["--task=close", f"--input={folder / 'close.tsv'}", "--format=jsonl"]
     from_run = run("predict", "--model_dir=runs/small", *asked, cwd=folder)
     from_saved = run("predict", "--saved_model=served/small", *asked, cwd=folder)

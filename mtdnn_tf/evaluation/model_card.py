@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtdnn_tf.config import config_hash
 from mtdnn_tf.data.mixing import Mixture
+from mtdnn_tf.evaluation.licences import data_licences, weights_licence
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
 from mtdnn_tf.tasks import TaskSpec
 
+CARD_NAME = "MODEL_CARD.md"
+
 
 def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, command: str = "") -> Path:
     """Write MODEL_CARD.md into the run directory."""
+    path = run.model_dir / CARD_NAME
+    text = model_card(run, scores, mixture.example_counts, mixture.steps_per_epoch, command=command)
+    write_text_atomically(path, text)
+    return path
+
+
+def model_card(
+    run: Run,
+    scores: Mapping[str, Any] | None,
+    example_counts: Mapping[str, int] | None = None,
+    steps_per_epoch: int | None = None,
+    *,
+    command: str = "",
+) -> str:
+    """Return the card as Markdown; what is None was not recorded, and the card says so.
+
+    Args:
+        run: the run.
+        scores: of its best model on the development sets, as `evaluate_tasks` returns them.
+        example_counts: training examples by task.
+        steps_per_epoch: batches of all tasks.
+        command: how the run was started.
+    """
     config = run.config
     lines = [
-        f"# {run.model_dir.name}: a multi-task text model",
+        f"# {run.model_dir.resolve().name}: a multi-task text model",
         "",
         f"One shared encoder (`{config.encoder.source}`) with {len(run.tasks)} tasks on it, trained together (MT-DNN, "
         "Liu et al., ACL 2019).",
@@ -27,7 +54,7 @@ def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, c
         "",
         "| task | type | head | inputs | labels or range | training examples |",
         "| --- | --- | --- | --- | --- | --- |",
-        *(_task_row(task, mixture) for task in run.tasks),
+        *(_task_row(task, example_counts) for task in run.tasks),
         "",
         "## Scores on the development sets",
         "",
@@ -36,14 +63,14 @@ def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, c
         "",
         "| task | metric | score |",
         "| --- | --- | --- |",
-        *_score_rows(run.tasks, scores),
+        *(_score_rows(run.tasks, scores) if scores else ["| all | | not recorded: the run has not ended |"]),
         "",
         "## Made with",
         "",
-        f"- configuration {config_hash(config)} (`config.yaml` beside this card); command: `{command or 'not recorded'}`",
+        f"- configuration {config_hash(config)} (`config.yaml` of the run); command: `{command or 'not recorded'}`",
         f"- {', '.join(f'{name} {version}' for name, version in versions().items())}",
-        f"- {config.training.epochs} epochs of {mixture.steps_per_epoch} steps, {config.runtime.precision}, texts cut at "
-        f"{config.data.max_length} tokens",
+        f"- {config.training.epochs} epochs of {steps_per_epoch or 'an unrecorded number of'} steps, "
+        f"{config.runtime.precision}, texts cut at {config.data.max_length} tokens",
         "",
         "## Data",
         "",
@@ -53,8 +80,12 @@ def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, c
         "",
         "## Licences",
         "",
-        "Encoder weights: as their publisher says (all-MiniLM-L6-v2: Apache-2.0). Data: as their publishers say. This card "
-        "does not change either.",
+        "As found beside them; this card changes none. Where nothing was found, the publisher's word holds.",
+        "",
+        "| what | licence |",
+        "| --- | --- |",
+        f"| weights `{config.encoder.source}` | {weights_licence(config.encoder.source)} |",
+        *(f"| data `{name}` | {licence} |" for name, licence in data_licences(run.tasks).items()),
         "",
         "## Limits",
         "",
@@ -62,16 +93,36 @@ def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, c
         "calibration of the probabilities and robustness against hostile input were not measured. Scores come from one seed.",
         "",
     ]
-    path = run.model_dir / "MODEL_CARD.md"
-    write_text_atomically(path, "\n".join(lines))
-    return path
+    return "\n".join(lines)
 
 
-def _task_row(task: TaskSpec, mixture: Mixture) -> str:
+def exported_model_card(run: Run, facts: Mapping[str, Any]) -> str:
+    """Return the run's card with what is known of one export of it.
+
+    Args:
+        run: the run. Where it has no card (it was cut off before its end), one is made of what it left.
+        facts: of the export, by name.
+    """
+    path = run.model_dir / CARD_NAME
+    text = path.read_text(encoding="utf-8") if path.is_file() else model_card(run, _recorded_scores(run))
+    rows = {"configuration": config_hash(run.config), **facts, **versions()}
+    table = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join([text.rstrip(), "", "## This export", "", "| | |", "| --- | --- |", *table, ""])
+
+
+def _recorded_scores(run: Run) -> dict[str, Any] | None:
+    path = run.model_dir / "scores.json"
+    if not path.is_file():
+        return None
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    return {**recorded["tasks"], "average": recorded["average"]}
+
+
+def _task_row(task: TaskSpec, example_counts: Mapping[str, int] | None) -> str:
     meaning = (
         ", ".join(task.labels) if task.labels else (f"{task.range[0]:g} to {task.range[1]:g}" if task.range else "")
     )
-    examples = mixture.example_counts.get(task.name, 0)
+    examples = "not recorded" if example_counts is None else example_counts.get(task.name, 0)
     return (
         f"| {task.name} | {task.type} | {task.head_of or task.head} | {', '.join(task.text)} | {meaning} | {examples} |"
     )

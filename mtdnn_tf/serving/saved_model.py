@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
-from mtdnn_tf.config import config_hash
+from mtdnn_tf.config import DataConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run
-from mtdnn_tf.files import atomic_directory
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
+from mtdnn_tf.serving.check import check_saved_model
+from mtdnn_tf.serving.fingerprint import fingerprint, write_fingerprint
+from mtdnn_tf.serving.graph_edits import finish_graph
 from mtdnn_tf.serving.signatures import ServedModel
-from mtdnn_tf.serving.warmup import write_warmup
+from mtdnn_tf.serving.versions import new_version, refuse_file
+from mtdnn_tf.serving.warmup import Warmup
 from mtdnn_tf.tasks import TaskSpec
 
 KINDS = ("ids", "text")
+CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
+CardWriter = Callable[[Mapping[str, Any]], str]
 
 
-def export_run(run: Run, output_dir: str | Path, kind: str) -> Path:
-    """Export a finished run, its model card beside the model; return the version folder.
+def export_run(run: Run, output_dir: str | Path, kind: str, *, check: bool = False) -> Path:
+    """Export a finished run with its model card; return the version folder.
+
+    Args:
+        run: of `load_run`.
+        output_dir: as in `export_saved_model`.
+        kind: as in `export_saved_model`.
+        check: as in `export_saved_model`.
 
     Raises:
         UserError: as `export_saved_model`.
@@ -38,8 +48,10 @@ def export_run(run: Run, output_dir: str | Path, kind: str) -> Path:
         output_dir,
         kind,
         max_length=run.config.data.max_length,
+        buckets=run.config.data.buckets,
         metadata={"configuration": config_hash(run.config), "run": run.model_dir.resolve().name},
-        model_card=run.model_dir / "MODEL_CARD.md",
+        model_card=lambda facts: exported_model_card(run, facts),
+        check=check,
     )
 
 
@@ -51,8 +63,10 @@ def export_saved_model(
     kind: str = "text",
     *,
     max_length: int = 128,
+    buckets: Sequence[int] = DataConfig.buckets,
     metadata: Mapping[str, Any] | None = None,
-    model_card: Path | None = None,
+    model_card: CardWriter | None = None,
+    check: bool = False,
 ) -> Path:
     """Write the next numbered version folder below `output_dir`; it appears complete, by one rename, or not at all.
 
@@ -63,14 +77,18 @@ def export_saved_model(
         output_dir: the model's folder, as TensorFlow Serving's `base_path`.
         kind: `text` takes strings (needs tensorflow-text's ops where it is loaded); `ids` takes token ids and loads anywhere.
         max_length: tokens; longer texts are cut as in training.
+        buckets: lengths in tokens that warm-up requests have; those over `max_length` become that.
         metadata: further keys for the metadata that travel inside.
-        model_card: a file to be put beside the metadata.
+        model_card: returns the text of `assets.extra/MODEL_CARD.md`, given what is known of the export by name.
+        check: whether to load it in a process without this package and to compare every signature's answers with the
+            model's before it is published; see `check_saved_model`.
 
     Returns:
         The version folder.
 
     Raises:
-        UserError: unknown kind, more tokens than the encoder has positions, `output_dir` is a file, or the disk is full.
+        UserError: unknown kind, more tokens than the encoder has positions, `output_dir` is a file, the disk is full, or the check
+            failed: nothing is published then.
     """
     if kind not in KINDS:
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
@@ -79,18 +97,22 @@ def export_saved_model(
             f"max_length: must be from 3 to the {encoder.max_positions} positions of the encoder; received {max_length}"
         )
     output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"{output_dir}: is a file; --output_dir names the folder that version folders go into")
+    refuse_file(output_dir, "--output_dir")
     described = describe(tasks, encoder, kind, max_length) | dict(metadata or {})
     served = ServedModel(model, tasks, encoder.tokenizer, max_length, kind)
     signatures, methods = served.signatures(json.dumps(described))
-    target = output_dir / str(_next_version(output_dir))
-    with atomic_directory(target) as temporary:
-        _save(served, signatures, temporary)
-        _set_method_names(temporary / "saved_model.pb", methods)
-        _add_assets(temporary, described, encoder, model_card)
-        write_warmup(temporary, tasks, kind)
-    return target
+    with new_version(output_dir) as (folder, publish):
+        _save(served, signatures, folder)
+        finish_graph(folder, methods)
+        _add_assets(folder, described, encoder)
+        requests = Warmup(signatures, methods, tasks, encoder.tokenizer, max_length, kind).write(folder, buckets)
+        mark = fingerprint(folder)
+        if model_card is not None:
+            _write_card(folder, model_card, {"kind": kind, "fingerprint": mark, "warm-up requests": requests})
+        write_fingerprint(folder, mark)
+        if check:
+            check_saved_model(folder, model, tasks, encoder.tokenizer, max_length, kind)
+        return publish()
 
 
 def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, max_length: int) -> dict[str, Any]:
@@ -116,29 +138,20 @@ def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, max_length:
     }
 
 
-def _next_version(output_dir: Path) -> int:
-    numbers = [int(path.name) for path in output_dir.glob("*") if path.name.isdigit()] if output_dir.is_dir() else []
-    return max(numbers, default=0) + 1
-
-
 def _save(served: ServedModel, signatures: Mapping[str, Any], folder: Path) -> None:
     options = tf.saved_model.SaveOptions(save_debug_info=False, experimental_custom_gradients=False)
     tf.saved_model.save(served, str(folder), signatures=dict(signatures), options=options)
 
 
-def _set_method_names(path: Path, methods: Mapping[str, str]) -> None:
-    """Give Classify and Regress signatures the method names that TensorFlow Serving looks for; TensorFlow always writes "predict"."""
-    proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    for graph in proto.meta_graphs:
-        for name, method in methods.items():
-            graph.signature_def[name].method_name = method
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def _add_assets(folder: Path, described: Mapping[str, Any], encoder: Encoder, model_card: Path | None) -> None:
+def _add_assets(folder: Path, described: Mapping[str, Any], encoder: Encoder) -> None:
     assets = folder / "assets"
     assets.mkdir(exist_ok=True)
     (assets / "metadata.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     (assets / "vocab.txt").write_text("\n".join(encoder.tokenizer.vocab) + "\n", encoding="utf-8")
-    if model_card is not None and model_card.is_file():
-        shutil.copyfile(model_card, assets / "MODEL_CARD.md")
+
+
+def _write_card(folder: Path, model_card: CardWriter, facts: Mapping[str, Any]) -> None:
+    weights = sum(path.stat().st_size for path in (folder / "variables").iterdir())
+    path = folder / CARD_FILE
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(model_card({**facts, "bytes of weights": weights}), encoding="utf-8")

@@ -2,73 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.model import INPUTS
+from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.tasks import TaskSpec
 
-_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-_BATCH_SIZES = (1, 8)
-_TEXT = "A short text, as long as most of those that a served model is asked about."
-_LENGTH = 16  # tokens of a warm-up request to an ids model
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # as export/batching_parameters.txt allows them
+MAX_REQUESTS = 1000  # TensorFlow Serving refuses a version that brings more
+# MultiInference requests must name a model; which one does not matter when they are replayed.
+_MODEL = "warmup"
 
 
-def write_warmup(folder: Path, tasks: Sequence[TaskSpec], kind: str) -> bool:
-    """Write requests for every signature into `assets.extra` of a SavedModel.
+@dataclass(frozen=True)
+class Warmup:
+    """What warm-up requests are made of."""
 
-    Returns:
-        Whether it was done: TensorFlow Serving's protobufs come with the extra `serving` (tensorflow-serving-api).
-    """
-    try:
+    signatures: Mapping[str, Any]  # concrete functions by name
+    methods: Mapping[str, str]  # method names of Classify and Regress signatures
+    tasks: Sequence[TaskSpec]
+    tokenizer: Tokenizer
+    max_length: int
+    kind: str
+
+    def write(self, folder: Path, buckets: Sequence[int]) -> int:
+        """Write requests for every signature, length and batch size into `assets.extra` of a SavedModel.
+
+        Signatures without an input are left out: there is nothing to warm, and a server that batches requests refuses them.
+
+        Args:
+            folder: of the SavedModel.
+            buckets: lengths in tokens; those over `max_length` become that.
+
+        Returns:
+            The number of requests; 0 where TensorFlow Serving's protobufs, of the extra `serving` (tensorflow-serving-api),
+            are missing.
+        """
+        try:
+            import tensorflow_serving.apis  # noqa: F401
+        except ImportError:
+            return 0
+        names = sorted(name for name, signature in self.signatures.items() if _inputs(signature))
+        shapes = warmup_shapes(len(names) + bool(self.methods), buckets, self.max_length)
+        requests = [log for length, size in shapes for log in self._requests(names, length, size)]
+        path = folder / WARMUP_FILE
+        path.parent.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for request in requests:
+                writer.write(request.SerializeToString(deterministic=True))
+        return len(requests)
+
+    def _requests(self, names: Sequence[str], length: int, size: int) -> Iterator[Any]:
         from tensorflow_serving.apis import prediction_log_pb2
-    except ImportError:
-        return False
-    path = folder / _FILE
-    path.parent.mkdir(exist_ok=True)
-    saved = tf.saved_model.load(str(folder)).signatures
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for name in sorted(saved):
-            for size in _BATCH_SIZES:
-                log = prediction_log_pb2.PredictionLog()
-                _fill(log, name, saved[name], size, {task.name: task for task in tasks}, kind)
-                writer.write(log.SerializeToString(deterministic=True))
-    return True
+
+        for name in names:
+            log = prediction_log_pb2.PredictionLog()
+            if name in self.methods:
+                request = getattr(log, f"{self.methods[name].rsplit('/', 1)[-1]}_log").request
+                columns = self._columns([self._task(name)])
+                request.input.example_list.examples.extend([self._example(columns, length)] * size)
+            else:
+                request = log.predict_log.request
+                pair = len(_inputs(self.signatures[name])) == 2 if self.kind == "text" else self._is_pair(name)
+                values = self._values(sorted(_inputs(self.signatures[name])), length, pair)
+                for input_name, value in values.items():
+                    request.inputs[input_name].CopyFrom(tf.make_tensor_proto(tf.repeat(value, size, axis=0)))
+            request.model_spec.name = _MODEL
+            request.model_spec.signature_name = name
+            yield log
+        if self.methods:
+            yield self._multi_inference(length, size)
+
+    def _multi_inference(self, length: int, size: int) -> Any:
+        """Return one request to all Classify and Regress signatures: its examples hold the columns of all tasks."""
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log = prediction_log_pb2.PredictionLog()
+        request = log.multi_inference_log.request
+        for name in sorted(self.methods):
+            task = request.tasks.add(method_name=self.methods[name])
+            task.model_spec.name = _MODEL
+            task.model_spec.signature_name = name
+        columns = self._columns([self._task(name) for name in sorted(self.methods)])
+        request.input.example_list.examples.extend([self._example(columns, length)] * size)
+        return log
+
+    def _task(self, signature: str) -> TaskSpec:
+        name = signature.rsplit("/", 1)[0]
+        return next(task for task in self.tasks if task.name == name)
+
+    def _is_pair(self, signature: str) -> bool:
+        """Return whether an ids signature is asked with two texts in a row."""
+        return signature in ("all_pairs", "serving_default") or any(
+            task.name == signature and len(task.text) == 2 for task in self.tasks
+        )
+
+    def _columns(self, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, int]]:
+        """Return the text columns of these tasks: each column's place among its task's, and how many that task has."""
+        return {name: (index, len(task.text)) for task in tasks for index, name in enumerate(task.text)}
+
+    def _example(self, columns: Mapping[str, tuple[int, int]], length: int) -> tf.train.Example:
+        if self.kind == "text":
+            texts = {name: self._texts(length, count)[index].encode() for name, (index, count) in columns.items()}
+            features = {
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in texts.items()
+            }
+        else:
+            ids = self._ids(length, pair=any(count == 2 for _, count in columns.values()))
+            features = {
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=value[0].numpy().tolist()))
+                for name, value in ids.items()
+            }
+        return tf.train.Example(features=tf.train.Features(feature=features))
+
+    def _values(self, names: Sequence[str], length: int, pair: bool) -> dict[str, tf.Tensor]:
+        """Return one row for each input of a signature."""
+        if self.kind == "ids":
+            return self._ids(length, pair)
+        texts = self._texts(length, len(names))
+        return {name: tf.constant([text]) for name, text in zip(names, texts, strict=True)}
+
+    def _ids(self, length: int, pair: bool) -> dict[str, tf.Tensor]:
+        texts = [tf.constant([text]) for text in self._texts(length, 2 if pair else 1)]
+        return encode_texts(texts, self.tokenizer, self.max_length)
+
+    def _texts(self, length: int, count: int) -> list[str]:
+        """Return one or two texts that make `length` tokens together, special tokens included."""
+        room = length - 1 - count
+        return [" ".join([self._word] * (room // count + (index < room % count))) for index in range(count)]
+
+    @cached_property
+    def _word(self) -> str:
+        """A word that is one token."""
+        plain = (token for token in self.tokenizer.vocab if token.isascii() and token.isalpha() and token.islower())
+        return next(token for token in plain if self.tokenizer(tf.constant([token])).row_lengths()[0] == 1)
 
 
-def _fill(log: Any, name: str, signature: Any, size: int, tasks: dict[str, TaskSpec], kind: str) -> None:
-    method = name.rsplit("/", 1)[-1]
-    if method in ("classify", "regress"):
-        request = getattr(log, f"{method}_log").request
-        columns = tasks[name.rsplit("/", 1)[0]].text if kind == "text" else INPUTS
-        request.input.example_list.examples.extend([_example(columns, kind)] * size)
-    else:
-        request = log.predict_log.request
-        for input_name, spec in signature.structured_input_signature[1].items():
-            request.inputs[input_name].CopyFrom(tf.make_tensor_proto(_value(input_name, spec, size)))
-    request.model_spec.signature_name = name
+def warmup_shapes(signatures: int, buckets: Sequence[int], max_length: int) -> list[tuple[int, int]]:
+    """Return (length, batch size) of the requests to each signature: all of them, or as many as the server takes.
+
+    The shortest and the longest length, and the batch sizes 1 and 32, are the last to go.
+    """
+    lengths = sorted({min(bucket, max_length) for bucket in buckets} | {max_length})
+    sizes = list(BATCH_SIZES)
+    while signatures * len(lengths) * len(sizes) > MAX_REQUESTS:
+        shortened = sizes if len(sizes) > 2 else lengths
+        if len(shortened) <= 2:
+            return [(max_length, 1)] if signatures <= MAX_REQUESTS else []
+        del shortened[len(shortened) // 2]
+    return [(length, size) for length in lengths for size in sizes]
 
 
-def _value(name: str, spec: tf.TensorSpec, size: int) -> tf.Tensor:
-    if spec.dtype == tf.string:
-        return tf.fill([size], _TEXT)
-    return tf.fill([size, _LENGTH], tf.constant(1 if name == "padding_mask" else 0, tf.int32))
-
-
-def _example(columns: Sequence[str], kind: str) -> tf.train.Example:
-    if kind == "text":
-        features = {name: _bytes_feature(_TEXT.encode()) for name in columns}
-    else:
-        features = {name: _int_feature([1 if name == "padding_mask" else 0] * _LENGTH) for name in columns}
-    return tf.train.Example(features=tf.train.Features(feature=features))
-
-
-def _bytes_feature(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int_feature(values: list[int]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+def _inputs(signature: Any) -> Mapping[str, tf.TensorSpec]:
+    inputs: Mapping[str, tf.TensorSpec] = signature.structured_input_signature[1]
+    return inputs

@@ -157,16 +157,6 @@ def _example(inputs, row):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def test_method_names_are_those_that_a_server_looks_for(exported):
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    proto = saved_model_pb2.SavedModel.FromString((exported[3]["text"] / "saved_model.pb").read_bytes())
-    methods = {name: each.method_name for name, each in proto.meta_graphs[0].signature_def.items()}
-    assert methods["mood/classify"] == "tensorflow/serving/classify"
-    assert methods["pick/regress"] == "tensorflow/serving/regress"
-    assert methods["mood"] == "tensorflow/serving/predict"
-
-
 def test_encode_gives_the_encoders_outputs(exported):
     _, _, encoder, paths = exported
     found = tf.saved_model.load(str(paths["text"])).signatures["encode"](text=tf.constant(["a good day", "tea"]))
@@ -186,28 +176,6 @@ def test_what_a_stranger_needs_to_know_travels_inside(exported, kind):
     assert metadata["max_length"] == 48
     assert metadata["tasks"]["mood"]["labels"] == ["negative", "positive"]
     assert (path / "assets" / "vocab.txt").read_text().splitlines()[:2] == ["[PAD]", "[UNK]"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_warm_up_requests_name_every_signature_and_run(exported, kind):
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    path = exported[3][kind]
-    signatures = tf.saved_model.load(str(path)).signatures
-    seen = set()
-    for record in tf.data.TFRecordDataset(str(path / "assets.extra" / "tf_serving_warmup_requests")):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        which = log.WhichOneof("log_type")
-        name = getattr(log, which).request.model_spec.signature_name
-        seen.add(name)
-        if which == "predict_log":
-            inputs = {key: tf.make_ndarray(value) for key, value in log.predict_log.request.inputs.items()}
-            assert signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
-        else:
-            request = getattr(log, which).request
-            examples = [each.SerializeToString() for each in request.input.example_list.examples]
-            assert signatures[name](inputs=tf.constant(examples))
-    assert seen == EXPECTED
 
 
 def test_weights_are_written_once(exported):
@@ -268,7 +236,7 @@ def test_a_failed_export_leaves_nothing(exported, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("mtdnn_tf.serving.saved_model.write_warmup", full)
+    monkeypatch.setattr("mtdnn_tf.serving.saved_model.Warmup.write", full)
     with pytest.raises(mtdnn.UserError, match="no space left"):
         mtdnn.export_saved_model(model, tasks[:1], encoder, tmp_path / "served", "ids")
     assert list((tmp_path / "served").iterdir()) == []

@@ -1,0 +1,159 @@
+"""What an exported model must answer to sample texts, from the Keras model and NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtdnn_tf.data.text import Tokenizer, encode_texts
+from mtdnn_tf.modeling.model import INPUTS, shared_model
+from mtdnn_tf.tasks import TaskSpec
+
+Arrays = dict[str, np.ndarray]
+_LONG = "rain and more rain " * 200
+FIRST = ("A good day for a walk.", "", "naïve café, 中国 😀", _LONG)
+SECOND = ("It is raining.", "", "¿Qué?", "short")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One signature's inputs, and the outputs it must give."""
+
+    inputs: Arrays  # strings `[batch] object` (bytes), or ids `[batch, length] int32`
+    outputs: Arrays
+    margins: Arrays = field(default_factory=dict)  # of label outputs, `[batch]`: the best probability less the second
+
+
+def expected_answers(
+    model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, max_length: int, kind: str
+) -> dict[str, Case]:
+    """Return a case for every signature but `metadata`.
+
+    Args:
+        model: of `build_model`.
+        tasks: its tasks.
+        tokenizer: of its encoder.
+        max_length: tokens; longer texts are cut.
+        kind: `text` or `ids`: what the signatures take.
+    """
+    asked = _Asked(model, tokenizer, max_length, kind)
+    own = [task for task in tasks if task.head_of is None]
+    cases: dict[str, Case] = {}
+    for task in own:
+        cases[task.name] = asked.task(task)
+        method = "classify" if task.type == "classification" else "regress"
+        cases[f"{task.name}/{method}"] = asked.example(task, cases[task.name])
+    groups = {
+        "all_single": [task for task in own if len(task.text) == 1],
+        "all_pairs": [task for task in own if len(task.text) == 2],
+    }
+    cases |= {name: asked.combined(group) for name, group in groups.items() if group}
+    largest = max(groups, key=lambda name: (len(groups[name]), name == "all_pairs"))
+    return cases | {"serving_default": cases[largest], "encode": asked.encode()}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    model: keras.Model
+    tokenizer: Tokenizer
+    max_length: int
+    kind: str
+
+    def task(self, task: TaskSpec) -> Case:
+        outputs = self._answer(task, full=True)
+        return Case(self._inputs(task.text, task.pair_order), outputs, _margins(outputs))
+
+    def example(self, task: TaskSpec, plain: Case) -> Case:
+        """Return the same as serialised tf.Example."""
+        rows = [
+            {name: _feature(value[row]) for name, value in plain.inputs.items()}
+            for row in range(len(next(iter(plain.inputs.values()))))
+        ]
+        examples = [tf.train.Example(features=tf.train.Features(feature=row)).SerializeToString() for row in rows]
+        if task.type == "classification":
+            classes = np.tile(np.array([label.encode() for label in task.labels]), (len(rows), 1))
+            outputs = {"classes": classes, "scores": plain.outputs["probabilities"]}
+        else:
+            outputs = {"outputs": next(iter(plain.outputs.values()))}
+        return Case({"inputs": np.array(examples, dtype=object)}, outputs)
+
+    def combined(self, tasks: Sequence[TaskSpec]) -> Case:
+        names = ("text",) if len(tasks[0].text) == 1 else ("text_a", "text_b")
+        # Ids are asked in the order of the first task; strings are packed by each task's own order.
+        orders = {task.name: tasks[0].pair_order if self.kind == "ids" else task.pair_order for task in tasks}
+        outputs = {
+            f"{task.name}.{name}": value
+            for task in tasks
+            for name, value in self._answer(task, full=False, pair_order=orders[task.name]).items()
+        }
+        return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs))
+
+    def encode(self) -> Case:
+        ids = self._ids(1, "premise_first")
+        sequence, vector = shared_model(self.model)(_tensors(ids), training=False)
+        outputs = {
+            "token_embeddings": _float(sequence),
+            "pooled": _float(vector),
+            "token_mask": ids["padding_mask"],
+        }
+        return Case(self._inputs(("text",), "premise_first"), outputs)
+
+    def _inputs(self, columns: Sequence[str], pair_order: str) -> Arrays:
+        if self.kind == "ids":
+            return self._ids(len(columns), pair_order)
+        texts = (FIRST, SECOND)[: len(columns)]
+        return {
+            name: np.array([text.encode() for text in column], dtype=object)
+            for name, column in zip(columns, texts, strict=True)
+        }
+
+    def _ids(self, count: int, pair_order: str) -> Arrays:
+        texts = [tf.constant(column) for column in (FIRST, SECOND)[:count]]
+        encoded = encode_texts(texts, self.tokenizer, self.max_length, pair_order)
+        return {name: encoded[name].numpy() for name in INPUTS}
+
+    def _answer(self, task: TaskSpec, full: bool, pair_order: str | None = None) -> Arrays:
+        ids = _tensors(self._ids(len(task.text), pair_order or task.pair_order))
+        sequence, vector = shared_model(self.model)(ids, training=False)
+        wide = (tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32))
+        logits = self.model.get_layer(task.name)(*wide, ids["segment_ids"], ids["padding_mask"], training=False)
+        return _outputs(task, _float(logits), full)
+
+
+def _outputs(task: TaskSpec, logits: np.ndarray, full: bool) -> Arrays:
+    if task.type != "classification":
+        return {"relevance" if task.type == "ranking" else "score": logits[:, 0]}
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    best = logits.argmax(axis=-1)
+    labels = np.array([label.encode() for label in task.labels])
+    outputs = {"label": labels[best], "probabilities": powers / powers.sum(axis=-1, keepdims=True)}
+    return outputs | {"label_id": best.astype(np.int32), "logits": logits} if full else outputs
+
+
+def _margins(outputs: Arrays) -> Arrays:
+    """Return how clear each label is: where two classes are as good as equal, either is right."""
+    margins: Arrays = {}
+    for name, value in outputs.items():
+        if name.endswith("probabilities"):
+            prefix, best = name.removesuffix("probabilities"), np.sort(value, axis=-1)
+            margins |= dict.fromkeys((f"{prefix}label", f"{prefix}label_id"), best[:, -1] - best[:, -2])
+    return margins
+
+
+def _tensors(ids: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(value) for name, value in ids.items()}
+
+
+def _float(value: tf.Tensor) -> np.ndarray:
+    array: np.ndarray = tf.cast(value, tf.float32).numpy()
+    return array
+
+
+def _feature(value: bytes | np.ndarray) -> tf.train.Feature:
+    if isinstance(value, bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=value.tolist()))

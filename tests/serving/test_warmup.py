@@ -1,0 +1,150 @@
+"""Warm-up requests: one for every signature, bucket length and batch size, each of them one that the server takes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from mtdnn_tf.data.text import encode_texts
+from mtdnn_tf.serving.saved_model import KINDS
+from mtdnn_tf.serving.warmup import BATCH_SIZES, MAX_REQUESTS, WARMUP_FILE, warmup_shapes
+from tests.serving.server import CLASSIFY, REGRESS, LoadedModel, RefusedError, replay
+
+LENGTHS = (16, 32, 48)  # the buckets up to the 48 tokens of the exported model
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def warmed(request, exported):
+    """The kind, the model as a server loads it, and its warm-up requests."""
+    path = exported[3][request.param]
+    records = tf.data.TFRecordDataset(str(path / WARMUP_FILE))
+    model = LoadedModel(path)
+    yield request.param, model, [prediction_log_pb2.PredictionLog.FromString(record.numpy()) for record in records]
+    model.close()
+
+
+def _request(log):
+    return getattr(log, log.WhichOneof("log_type")).request
+
+
+def _signatures(log):
+    request = _request(log)
+    return [task.model_spec.signature_name for task in getattr(request, "tasks", [])] or [
+        request.model_spec.signature_name
+    ]
+
+
+def _shape(log, kind, tokenizer):
+    """Return (length in tokens, rows) of a request; its rows are all alike."""
+    request = _request(log)
+    if hasattr(request, "inputs"):
+        values = {name: tf.make_ndarray(value) for name, value in sorted(request.inputs.items())}
+        if kind == "ids":
+            return values["token_ids"].shape[::-1]
+        rows = [tuple(row) for row in zip(*values.values(), strict=True)]
+    else:
+        features = [each.features.feature for each in request.input.example_list.examples]
+        if kind == "ids":
+            return len(features[0]["token_ids"].int64_list.value), len(features)
+        # Where examples are for several tasks, those of one of them.
+        columns = sorted(features[0]) if len(features[0]) < 3 else ["hypothesis", "premise"]
+        rows = [tuple(each[name].bytes_list.value[0] for name in columns) for each in features]
+    assert len(set(rows)) == 1
+    return _tokens(rows[0], tokenizer), len(rows)
+
+
+@functools.cache
+def _tokens(texts, tokenizer):
+    return encode_texts([tf.constant([text]) for text in texts], tokenizer, 1000)["token_ids"].shape[1]
+
+
+def test_every_signature_is_asked_at_every_length_and_batch_size(warmed, exported):
+    kind, model, logs = warmed
+    asked = [(*_shape(log, kind, exported[2].tokenizer), tuple(_signatures(log))) for log in logs]
+    with_inputs = [(name,) for name, each in model.definitions.items() if each.inputs]
+    together = tuple(
+        name for name in sorted(model.definitions) if model.definitions[name].method_name in (CLASSIFY, REGRESS)
+    )
+    assert len(together) == 4
+    expected = itertools.product(LENGTHS, BATCH_SIZES, [*with_inputs, together])
+    assert sorted(asked) == sorted((length, size, names) for length, size, names in expected)
+    assert "metadata" not in {name for _, _, names in asked for name in names}  # a batching server refuses to run it
+
+
+def test_each_request_is_of_the_kind_that_its_signature_answers(warmed):
+    _, model, logs = warmed
+    kinds = {"predict_log": "tensorflow/serving/predict", "classify_log": CLASSIFY, "regress_log": REGRESS}
+    for log in logs:
+        which = log.WhichOneof("log_type")
+        if which == "multi_inference_log":
+            for task in _request(log).tasks:
+                assert model.definitions[task.model_spec.signature_name].method_name == task.method_name
+        else:
+            assert model.definitions[_signatures(log)[0]].method_name == kinds[which]
+
+
+def test_the_server_takes_each_request_and_answers_each_row(warmed, exported):
+    kind, model, logs = warmed
+    for log in logs:
+        answer = replay(model, log)
+        rows = _shape(log, kind, exported[2].tokenizer)[1]
+        if log.WhichOneof("log_type") == "predict_log":
+            assert {tf.make_ndarray(value).shape[0] for value in answer.outputs.values()} == {rows}
+        elif log.WhichOneof("log_type") == "multi_inference_log":
+            for result in answer.results:
+                listed = result.classification_result.classifications or result.regression_result.regressions
+                assert len(listed) == rows
+        else:
+            result = answer.result
+            assert len(result.classifications if hasattr(result, "classifications") else result.regressions) == rows
+
+
+def test_requests_to_several_tasks_at_once_answer_as_each_alone(warmed):
+    _, model, logs = warmed
+    log = next(log for log in logs if log.WhichOneof("log_type") == "multi_inference_log")
+    request = _request(log)
+    together = model.multi_inference(request)
+    for task, result in zip(request.tasks, together.results, strict=True):
+        alone = prediction_log_pb2.PredictionLog()
+        which = task.method_name.rsplit("/", 1)[-1]
+        single = getattr(alone, f"{which}_log").request
+        single.model_spec.CopyFrom(task.model_spec)
+        single.input.CopyFrom(request.input)
+        if which == "classify":
+            found, expected = result.classification_result, model.classify(single).result
+            scores = [[each.score for each in row.classes] for row in found.classifications]
+            assert scores == [
+                pytest.approx([each.score for each in row.classes], abs=1e-6) for row in expected.classifications
+            ]
+        else:
+            values = [row.value for row in result.regression_result.regressions]
+            assert values == pytest.approx([row.value for row in model.regress(single).result.regressions], abs=1e-6)
+
+
+def test_what_a_server_refuses_is_refused_here(warmed):
+    _, model, logs = warmed
+    request = _request(next(log for log in logs if log.WhichOneof("log_type") == "multi_inference_log"))
+    request.tasks.add().CopyFrom(request.tasks[0])
+    with pytest.raises(RefusedError, match="Duplicate"):
+        model.multi_inference(request)
+    wrong = _request(next(log for log in logs if log.WhichOneof("log_type") == "classify_log"))
+    wrong.model_spec.signature_name = "mood"
+    with pytest.raises(RefusedError, match="method_name"):
+        model.classify(wrong)
+
+
+@pytest.mark.parametrize("signatures", [1, 13, 50, 83, 160, 249, 900])
+def test_there_are_never_more_requests_than_a_server_takes(signatures):
+    buckets = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    shapes = warmup_shapes(signatures, buckets, 512)
+    assert 0 < signatures * len(shapes) <= MAX_REQUESTS
+    assert max(length for length, _ in shapes) == 512
+    if signatures <= 16:
+        assert len(shapes) == 60
+    if signatures <= 249:
+        assert {16, 512} <= {length for length, _ in shapes}
+        assert {1, 32} <= {size for _, size in shapes}
