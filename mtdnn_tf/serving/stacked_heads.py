@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -58,10 +58,11 @@ class ServedHeads(tf.Module):
         real = tf.cast(padding_mask, tf.float32)
         second = tf.cast(segment_ids, tf.float32) * real
         parts = (real - second, second) if tasks[0].pair_order == "premise_first" else (second, real - second)
+        texts = EncodedTexts(sequence, vector, *parts)
         for number, stack in enumerate(self.stacks):
             names = {places[task.name][1]: task.name for task in tasks if places.get(task.name, (None,))[0] == number}
             for first, count in _stretches(sorted(names)):
-                found = stack(first, count, sequence, vector, *parts)
+                found = stack(first, count, texts)
                 logits |= {names[first + index]: values for index, values in enumerate(found)}
         return logits
 
@@ -77,6 +78,15 @@ def _stretches(indices: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
+class EncodedTexts(NamedTuple):
+    """What stacks answer from."""
+
+    sequence: tf.Tensor  # [batch, length, d]
+    vector: tf.Tensor  # [batch, d]
+    premise: tf.Tensor  # [batch, length] float32, 1 on its positions
+    hypothesis: tf.Tensor  # likewise
+
+
 class LinearStack(tf.Module):
     """Linear heads (paper, Eq. 1, 2 and 5): one product for all of them."""
 
@@ -87,20 +97,12 @@ class LinearStack(tf.Module):
         self.kernel = _variable(np.concatenate([_value(head.dense.kernel) for head in heads], axis=1))
         self.bias = _variable(np.concatenate([_value(head.dense.bias) for head in heads]))
 
-    def __call__(
-        self,
-        first: int,
-        count: int,
-        sequence: tf.Tensor,
-        vector: tf.Tensor,
-        premise: tf.Tensor,
-        hypothesis: tf.Tensor,
-    ) -> list[tf.Tensor]:
-        """Return the logits `[batch, outputs]` of `count` heads from `first` on; see `SANStack`."""
+    def __call__(self, first: int, count: int, texts: EncodedTexts) -> list[tf.Tensor]:
+        """Return the logits `[batch, outputs]` of `count` heads from `first` on."""
         sizes = self.sizes[first : first + count]
         start = sum(self.sizes[:first])
         kernel, bias = (part[..., start : start + sum(sizes)] for part in (self.kernel, self.bias))
-        return list(tf.split(tf.matmul(vector, kernel) + bias, sizes, axis=-1))
+        return list(tf.split(tf.matmul(texts.vector, kernel) + bias, sizes, axis=-1))
 
 
 class SANStack(tf.Module):
@@ -126,25 +128,9 @@ class SANStack(tf.Module):
         self.answer_kernel = _variable(np.stack([_filled(kernel, most, 0.0) for kernel, _ in answers]))
         self.answer_bias = _variable(np.stack([_filled(bias, most, _NEVER) for _, bias in answers]))
 
-    def __call__(
-        self,
-        first: int,
-        count: int,
-        sequence: tf.Tensor,
-        vector: tf.Tensor,
-        premise: tf.Tensor,
-        hypothesis: tf.Tensor,
-    ) -> list[tf.Tensor]:
-        """Return the log probabilities `[batch, outputs]` of `count` heads from `first` on.
-
-        Args:
-            first: index of the first head.
-            count: number of heads.
-            sequence: `[batch, length, d]`.
-            vector: `[batch, d]`.
-            premise: `[batch, length] float32`, 1 on its positions.
-            hypothesis: likewise.
-        """
+    def __call__(self, first: int, count: int, texts: EncodedTexts) -> list[tf.Tensor]:
+        """Return the log probabilities `[batch, outputs]` of `count` heads from `first` on."""
+        sequence = texts.sequence
 
         def own(weights: tf.Variable) -> tf.Tensor:
             return weights[first : first + count]
@@ -160,11 +146,11 @@ class SANStack(tf.Module):
 
         gate_bias, answer_bias = own(self.gate_bias), own(self.answer_bias)
         batch = tf.shape(sequence)[0]
-        state = attend(tf.tile(own(self.summary)[tf.newaxis], [batch, 1, 1]), hypothesis)
+        state = attend(tf.tile(own(self.summary)[tf.newaxis], [batch, 1, 1]), texts.hypothesis)
         predictions = []
         for step in range(self.steps):
             query = dense(state, self.attention_kernel, own(self.attention_bias))
-            found = attend(tf.transpose(query, [1, 0, 2]), premise)
+            found = attend(tf.transpose(query, [1, 0, 2]), texts.premise)
             compared = tf.concat([found, state, tf.abs(found - state), found * state], axis=-1)
             predictions.append(tf.nn.log_softmax(dense(compared, self.answer_kernel, answer_bias)))
             if step + 1 < self.steps:
