@@ -44,8 +44,9 @@ class ServedEncoder(tf.Module):
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
         width = self.token.shape[1]
         total = tf.gather(self.token, inputs["token_ids"]) + tf.gather(self.segment, inputs["segment_ids"])
-        x = self.norm(tf.reshape(total + self.position[:length], [-1, width]), self._epsilon)
-        padding = tf.where(inputs["padding_mask"] > 0, 0.0, _PADDING)[:, tf.newaxis, tf.newaxis, :]
+        positions = tf.gather(self.position, tf.range(length))
+        x = self.norm(tf.reshape(total + positions, [-1, width]), self._epsilon)
+        padding = tf.reshape(tf.where(inputs["padding_mask"] > 0, 0.0, _PADDING), [batch, 1, 1, length])
         for layer in self.layers:
             x = self._through(layer, x, padding, [batch, length, width])
         sequence = tf.reshape(x, [batch, length, width])
