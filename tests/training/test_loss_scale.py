@@ -146,7 +146,8 @@ def test_float16_gradients_are_close_to_those_of_float32(experiment, float16):
     for pair in _batches(mixture, "mood", "follows", "pick"):
         [one], [other] = half._update([pair]), whole._update([pair])
         assert one.loss == pytest.approx(other.loss, abs=5e-3)
-        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=0.03)
+        # Of a batch that is nearly learnt already, what is left of the gradient is of the size of the rounding.
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=0.03, abs=2e-4)
 
 
 def test_more_padding_changes_nothing_in_float16(experiment, float16):
