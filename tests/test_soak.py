@@ -31,6 +31,7 @@ def _soak(experiment, tmp_path, seed, ways, steps, overrides, tasks):
     assert_same_run(whole.model_dir, cut.model_dir)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_a_checkpoint_ends_the_same(experiment, tmp_path, seed):
     options = ("mixing.steps_per_epoch=40", "training.epochs=2")
     _soak(experiment, tmp_path, seed, ("kill while writing",), 40, options, "mood,close")
