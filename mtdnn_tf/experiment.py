@@ -336,9 +336,7 @@ def _restore_from_chief(run: Run, trainer: MultiTaskTrainer) -> checkpoints.Stat
         return asdict(found) if found else None
 
     state = distribution.on_chief(found_by_chief)
-    parts = [variable for part in trainer.parts().values() for variable in part.values()]
-    every = [*(variable.value for variable in (*run.model.variables, *trainer.optimizer.variables)), *parts]
-    distribution.copy_from_chief(list({id(variable): variable for variable in every}.values()))
+    distribution.copy_from_chief([variable for part in trainer.parts().values() for variable in part.values()])
     if state is None:
         return None
     if not distribution.is_chief:

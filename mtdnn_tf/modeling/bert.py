@@ -38,7 +38,7 @@ class BertEncoder(keras_hub.models.BertBackbone):
     Outputs: `sequence_output` `[batch, length, hidden]` and `pooled_output` `[batch, hidden]`, the tanh pooler on [CLS].
 
     KerasHub fixes tanh-approximate GELU and 1e-12 (its `BertBackbone`), whatever the checkpoint says; PyTorch BERTs use
-    the erf form. tests/modeling/test_bert.py tells when the attributes that are set here are renamed.
+    the erf form. tests/modeling/test_encoders.py tells when the attributes that are set here are renamed.
     """
 
     def __init__(self, *, hidden_activation: str = "gelu", layer_norm_epsilon: float = 1e-12, **kwargs: Any) -> None:

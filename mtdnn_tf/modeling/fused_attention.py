@@ -1,8 +1,8 @@
 """Multi-head attention of a training step: five matrix products between fused kernels, with its gradient written by hand.
 
 Shares are left unnormalised until after the product with the values, and the gradient's row sums are taken over a head's width
-instead of over the sequence, both as in FlashAttention (Dao et al. 2022, section 3.1 and appendix B); so no kernel between two
-products reduces anything.
+instead of over the sequence, both as in FlashAttention (Dao et al. 2022, section 3.1 and appendix B); so the kernels reduce
+nothing over the sequence, but for a maximum where exp could overflow.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ def _exp_for_bfloat16(x: tf.Tensor) -> tf.Tensor:
     mantissa = 1.0 + rest * (0.69583354 + rest * (0.22606716 + rest * 0.078024523))
     exponent = tf.bitwise.left_shift(tf.cast(whole, tf.int32), 23)
     return tf.bitcast(tf.bitcast(mantissa, tf.int32) + exponent, tf.float32)
+
+
+def _logits(scores: tf.Tensor, padding: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    return tf.cast(scores, tf.float32) * scale + padding[:, tf.newaxis, tf.newaxis, :]
 
 
 def _merged(parts: tf.Tensor, width: int) -> tf.Tensor:
@@ -64,13 +68,12 @@ def attention(heads: int, levels: int) -> Callable[..., tf.Tensor]:
 
     @kernel
     def row_maxima(scores: Any, padding: Any, scale: Any) -> Any:
-        logits = tf.cast(scores, tf.float32) * scale + padding[:, tf.newaxis, tf.newaxis, :]
-        return tf.reduce_max(logits, axis=-1, keepdims=True)
+        return tf.reduce_max(_logits(scores, padding, scale), axis=-1, keepdims=True)
 
     @kernel
     def powers(scores: Any, shifts: Any, padding: Any, random: Any, scale: Any) -> Any:
         exp = _exp if scores.dtype == tf.float32 else _exp_for_bfloat16
-        values = exp(tf.cast(scores, tf.float32) * scale + padding[:, tf.newaxis, tf.newaxis, :] - shifts)
+        values = exp(_logits(scores, padding, scale) - shifts)
         dropped = values * kept(random, levels) if levels else values
         return tf.cast(values, scores.dtype), tf.cast(dropped, scores.dtype)
 

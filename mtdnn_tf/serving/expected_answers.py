@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -62,6 +62,7 @@ class _Asked:
     tokenizer: Tokenizer
     max_length: int
     kind: str
+    known: dict[tuple[int, str], tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]] = field(default_factory=dict)
 
     def task(self, task: TaskSpec) -> Case:
         outputs = self._answer(task, full=True)
@@ -93,12 +94,11 @@ class _Asked:
         return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs))
 
     def encode(self) -> Case:
-        ids = self._ids(1, "premise_first")
-        sequence, vector = shared_model(self.model)(_tensors(ids), training=False)
+        ids, sequence, vector = self._encoded(1, "premise_first")
         outputs = {
-            "token_embeddings": _float(sequence),
-            "pooled": _float(vector),
-            "token_mask": ids["padding_mask"],
+            "token_embeddings": sequence.numpy(),
+            "pooled": vector.numpy(),
+            "token_mask": ids["padding_mask"].numpy(),
         }
         return Case(self._inputs(("text",), "premise_first"), outputs)
 
@@ -117,11 +117,18 @@ class _Asked:
         return {name: encoded[name].numpy() for name in INPUTS}
 
     def _answer(self, task: TaskSpec, full: bool, pair_order: str | None = None) -> Arrays:
-        ids = _tensors(self._ids(len(task.text), pair_order or task.pair_order))
-        sequence, vector = shared_model(self.model)(ids, training=False)
-        wide = (tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32))
-        logits = self.model.get_layer(task.name)(*wide, ids["segment_ids"], ids["padding_mask"], training=False)
+        ids, sequence, vector = self._encoded(len(task.text), pair_order or task.pair_order)
+        head = self.model.get_layer(task.name)
+        logits = head(sequence, vector, ids["segment_ids"], ids["padding_mask"], training=False)
         return _outputs(task, _float(logits), full)
+
+    def _encoded(self, count: int, pair_order: str) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Return ids, sequence and sentence vector, float32, of the sample texts; the encoder runs once for each kind of input."""
+        if (count, pair_order) not in self.known:
+            ids = {name: tf.constant(value) for name, value in self._ids(count, pair_order).items()}
+            sequence, vector = shared_model(self.model)(ids, training=False)
+            self.known[count, pair_order] = ids, tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
+        return self.known[count, pair_order]
 
 
 def _outputs(task: TaskSpec, logits: np.ndarray, full: bool) -> Arrays:
@@ -142,10 +149,6 @@ def _margins(outputs: Arrays) -> Arrays:
             prefix, best = name.removesuffix("probabilities"), np.sort(value, axis=-1)
             margins |= dict.fromkeys((f"{prefix}label", f"{prefix}label_id"), best[:, -1] - best[:, -2])
     return margins
-
-
-def _tensors(ids: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    return {name: tf.constant(value) for name, value in ids.items()}
 
 
 def _float(value: tf.Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ Query, key and value come from one product, with the scale of the scores folded 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -64,25 +64,18 @@ class ServedEncoder(tf.Module):
 
 
 class _Dense(tf.Module):
-    def __init__(self, dense: keras.layers.Layer, width: int | None = None) -> None:
+    """One product for dense layers of the same input, side by side."""
+
+    def __init__(self, *parts: Any, factors: Sequence[float] = (1.0,)) -> None:
+        """Take the layers, built, and what each one's output is multiplied by."""
         super().__init__()
-        kernel = dense.kernel.numpy()
-        self.kernel = tf.Variable(kernel.reshape(width, width) if width else kernel, trainable=False)
-        self.bias = tf.Variable(dense.bias.numpy().reshape(-1), trainable=False)
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
-
-
-class _Projections(tf.Module):
-    """Query, scaled, key and value side by side."""
-
-    def __init__(self, attention: Any, width: int, heads: int) -> None:
-        super().__init__()
-        scale = (width // heads) ** -0.5
-        parts = ((attention._query_dense, scale), (attention._key_dense, 1.0), (attention._value_dense, 1.0))
-        kernels = [np.float32(factor) * part.kernel.numpy().reshape(width, width) for part, factor in parts]
-        biases = [np.float32(factor) * part.bias.numpy().reshape(-1) for part, factor in parts]
+        pairs = list(zip(parts, map(np.float32, factors), strict=True))
+        biases = [factor * part.bias.numpy().reshape(-1) for part, factor in pairs]
+        # Attention's kernels have the heads as an axis of their own: before the last or, towards the output, first.
+        kernels = [
+            factor * part.kernel.numpy().reshape(-1, len(bias))
+            for (part, factor), bias in zip(pairs, biases, strict=True)
+        ]
         self.kernel = tf.Variable(np.concatenate(kernels, axis=1), trainable=False)
         self.bias = tf.Variable(np.concatenate(biases), trainable=False)
 
@@ -105,8 +98,13 @@ class _Layer(tf.Module):
     def __init__(self, layer: Any, width: int, heads: int) -> None:
         super().__init__()
         attention = layer._self_attention_layer
-        self.projections = _Projections(attention, width, heads)
-        self.output = _Dense(attention._output_dense, width)
+        self.projections = _Dense(
+            attention._query_dense,
+            attention._key_dense,
+            attention._value_dense,
+            factors=((width // heads) ** -0.5, 1.0, 1.0),
+        )
+        self.output = _Dense(attention._output_dense)
         self.attention_norm = _Norm(layer._self_attention_layer_norm)
         self.inner, self.outer = _Dense(layer._feedforward_intermediate_dense), _Dense(layer._feedforward_output_dense)
         self.final_norm = _Norm(layer._feedforward_layer_norm)

@@ -90,15 +90,14 @@ class Rule(keras.optimizers.Optimizer):
         updates.assign_add(1.0)
         rate, decay = learning_rate * self._factors[index], tf.constant(self._decays[index])
         move = self._kernel if self.fused and math.prod(variable.shape) >= _LARGE else self._scaled
-        arguments = (variable, gradient, first, second, rate, decay, updates)
-        value, *slots = move(*map(tf.convert_to_tensor, arguments), self._scale)
+        arguments = (self._scale, variable, gradient, first, second, rate, decay, updates)
+        value, *slots = move(*map(tf.convert_to_tensor, arguments))
         variable.assign(value)
         first.assign(slots[0])
         second.assign(slots[1])
 
-    def _scaled(self, value: tf.Tensor, gradient: tf.Tensor, *others: tf.Tensor) -> Moved:
-        *rest, scale = others
-        return self._moved(value, gradient * scale, *rest)
+    def _scaled(self, scale: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor, *others: tf.Tensor) -> Moved:
+        return self._moved(value, gradient * scale, *others)
 
     def _moved(
         self,
