@@ -1,6 +1,7 @@
 """One training step: this project (fused, reference) beside plain Keras and PyTorch, on the same weights, batches and rule.
 
-Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--repeats 7] [--tasks 64] [--real 40] [--json FILE]
+Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--only bfloat16] [--repeats 7] [--tasks 64] [--real 40]
+    [--buckets 8,16,32,64] [--json FILE]
 
 A step is forward pass, backward pass, clipping to a global norm of 1 and one Adamax update, batch 32, dropout 0.1. Differences:
 this project drops 26/256 instead of 0.1 in its fused pass; PyTorch's autocast keeps the residual stream in float32, Keras'
@@ -116,19 +117,17 @@ def torch_step(source: str, autocast: bool, compiled: bool = False) -> Step:
     return step
 
 
-def candidates(source: str) -> dict[str, Step]:
-    """Return all steps that are compared, on one encoder."""
-    return {
-        "this project, fused, float32": our_step(source, "float32", True),
-        "this project, fused, bfloat16": our_step(source, "mixed_bfloat16", True),
-        "this project, reference, float32": our_step(source, "float32", False),
-        "this project, reference, bfloat16": our_step(source, "mixed_bfloat16", False),
-        "Keras fit, float32": keras_step(source, "float32"),
-        "Keras fit, bfloat16": keras_step(source, "mixed_bfloat16"),
-        "PyTorch, float32": torch_step(source, False),
-        "PyTorch, bfloat16 autocast": torch_step(source, True),
-        "PyTorch, bfloat16 autocast, compiled": torch_step(source, True, compiled=True),
-    }
+CANDIDATES: dict[str, Callable[[str], Step]] = {
+    "this project, fused, float32": lambda source: our_step(source, "float32", True),
+    "this project, fused, bfloat16": lambda source: our_step(source, "mixed_bfloat16", True),
+    "this project, reference, float32": lambda source: our_step(source, "float32", False),
+    "this project, reference, bfloat16": lambda source: our_step(source, "mixed_bfloat16", False),
+    "Keras fit, float32": lambda source: keras_step(source, "float32"),
+    "Keras fit, bfloat16": lambda source: keras_step(source, "mixed_bfloat16"),
+    "PyTorch, float32": lambda source: torch_step(source, False),
+    "PyTorch, bfloat16 autocast": lambda source: torch_step(source, True),
+    "PyTorch, bfloat16 autocast, compiled": lambda source: torch_step(source, True, compiled=True),
+}
 
 
 def peak_flops(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
@@ -151,10 +150,11 @@ def step_flops(source: str, length: int) -> float:
     return 3.0 * per_token * BATCH * length
 
 
-def measure(model: str, length: int, repeats: int, peaks: dict[str, float]) -> dict[str, Any]:
-    """Time all candidates in turns and print them."""
+def measure(model: str, length: int, repeats: int, peaks: dict[str, float], only: str = "") -> dict[str, Any]:
+    """Time the candidates whose names hold `only`, in turns, and print them."""
     source, batch = SOURCES[model], batch_of(length)
-    calls = {name: (lambda step=step: step(batch)) for name, step in candidates(source).items()}
+    steps = {name: build(source) for name, build in CANDIDATES.items() if only in name}
+    calls = {name: (lambda step=step: step(batch)) for name, step in steps.items()}
     times = medians(interleaved_seconds(calls, repeats))
     best = min(seconds for name, seconds in times.items() if name.startswith("PyTorch"))
     rows = [
@@ -172,10 +172,19 @@ def measure(model: str, length: int, repeats: int, peaks: dict[str, float]) -> d
     return {"model": model, "length": length, "seconds": times}
 
 
-def real_stream(data: Path, bucketing: str, count: int) -> Iterator[dict[str, np.ndarray]]:
+def ints(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas between them."""
+    return tuple(map(int, text.split(",")))
+
+
+def real_stream(
+    data: Path, bucketing: str, count: int, buckets: tuple[int, ...] = DataConfig.buckets
+) -> Iterator[dict[str, np.ndarray]]:
     """Yield batches of eight GLUE tasks mixed, as this project makes them or padded to their longest."""
     tasks = real_tasks(data)
-    config = ExperimentConfig({}, data=DataConfig(max_length=128, batch_size=BATCH, bucketing=bucketing))
+    config = ExperimentConfig(
+        {}, data=DataConfig(max_length=128, batch_size=BATCH, bucketing=bucketing, buckets=buckets)
+    )
     mixture = mtdnn.build_mixture(tasks, mtdnn.load_encoder(ENCODER), config)
     for batch in mixture.epoch_dataset(0).take(count):
         yield {name: value.numpy() for name, value in batch.items()}
@@ -190,9 +199,9 @@ def real_tasks(data: Path) -> tuple[TaskSpec, ...]:
     )
 
 
-def measure_real(data: Path, count: int) -> dict[str, Any]:
+def measure_real(data: Path, count: int, buckets: tuple[int, ...]) -> dict[str, Any]:
     """Time a real mixed stream with true lengths: bucketed batches here, shuffled ones padded to their longest in PyTorch."""
-    bucketed, shuffled = ([*real_stream(data, kind, count)] for kind in ("length", "none"))
+    bucketed, shuffled = ([*real_stream(data, kind, count, buckets)] for kind in ("length", "none"))
     for batch in shuffled:
         batch["label"] = np.minimum(batch["label"], 1)  # PyTorch's one head has two classes
     ours, theirs = our_step(ENCODER, "mixed_bfloat16", True, real_tasks(data)), torch_step(ENCODER, True)
@@ -231,6 +240,8 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--models", default="minilm,base")
     options.add_argument("--lengths", default="64,128")
+    options.add_argument("--only", default="", help="of the steps those whose names hold this, as in: bfloat16")
+    options.add_argument("--buckets", type=ints, default=DataConfig.buckets, help="of the real stream, here")
     options.add_argument("--real", type=int, default=40, help="batches of the real stream; 0: leave it out")
     options.add_argument("--tasks", type=int, default=64, help="tasks of the model beside that of one; 0: leave it out")
     arguments = options.parse_args()
@@ -239,13 +250,13 @@ def main() -> None:
     peaks = {"float32": peak_flops(tf.float32), "bfloat16": peak_flops(tf.bfloat16)}
     print({name: f"{flops / 1e12:.2f} TFLOP/s" for name, flops in peaks.items()})
     figures: dict[str, Any] = {"peaks": peaks, "steps": []}
-    for model in arguments.models.split(","):
+    for model in filter(None, arguments.models.split(",")):
         for length in map(int, arguments.lengths.split(",")):
-            figures["steps"].append(measure(model, length, arguments.repeats, peaks))
+            figures["steps"].append(measure(model, length, arguments.repeats, peaks, arguments.only))
     if arguments.tasks:
         figures["tasks"] = measure_tasks(arguments.tasks, 3 * arguments.repeats)
     if arguments.real:
-        figures["real"] = measure_real(arguments.data, arguments.real)
+        figures["real"] = measure_real(arguments.data, arguments.real, arguments.buckets)
     report(figures, arguments.json)
 
 
