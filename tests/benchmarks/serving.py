@@ -23,7 +23,7 @@ What is the same: weights, token ids (NumPy arrays in and out, copies included),
 from __future__ import annotations
 
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def measure_latency(exports: Exports, peers: Peers, arguments: Any) -> list[dict
         for weights in arguments.weights
     }
     answers = peers.answers(arguments.peers, exports.heads([LINEAR]))
-    [[measure]] = peers.answers(["PyTorch float32"], exports.heads([LINEAR])).values()
+    [measure] = peers.reference(answers, exports.heads([LINEAR]))
     figures = []
     for batch in arguments.batches:
         for length in arguments.lengths:
@@ -129,7 +129,7 @@ def chosen(known: Sequence[str]) -> Callable[[str], list[str]]:
     def read(text: str) -> list[str]:
         names = text.split(",")
         if unknown := set(names) - set(known):
-            raise ValueError(unknown)
+            raise ArgumentTypeError(f"must be of {', '.join(known)}; received {', '.join(sorted(unknown))}")
         return names
 
     return read

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from export.load_test import Tally, percentile, run
-from tests.benchmarks.measuring import machine, table
+from export.load_test import Tally, run
+from tests.benchmarks.measuring import latencies, machine, table
 from tests.benchmarks.serving_models import (
     LINEAR,
     Exports,
@@ -50,7 +50,7 @@ def measure_clients(exports: Exports, peers: Peers, arguments: Any) -> dict[str,
 
 
 def candidates(exports: Exports, peers: Peers, arguments: Any) -> tuple[dict[str, Ask], dict[str, int]]:
-    """Return what is asked, and PyTorch's threads for each: the libraries of others also with one thread for each client."""
+    """Return what is asked, and PyTorch's threads for each: peers also with one thread for each client."""
     asks: dict[str, Ask] = {}
     threads: dict[str, int] = {}
     for kind in arguments.kinds:
@@ -84,7 +84,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def compare(exports: Exports, peers: Peers, asks: Mapping[str, Ask], requests: list[Request]) -> None:
     """Ask each request of all once, one after another, and refuse unequal answers."""
-    [[measure]] = peers.answers(["PyTorch float32"], exports.heads([LINEAR])).values()
+    [measure] = peers.reference({}, exports.heads([LINEAR]))
     expected = [values_of(LINEAR, measure(request.ids)) for request in requests]
     found = {}
     for name, ask in asks.items():
@@ -116,9 +116,7 @@ def asker(ask: Ask, requests: list[Request], first: int) -> Callable[[], None]:
 def figures(turns: list[tuple[list[Tally], float]]) -> dict[str, float]:
     """Return the requests a second over all turns, and percentiles in milliseconds."""
     seconds = [second for tallies, _ in turns for tally in tallies for second in tally.seconds]
-    percentiles = {f"p{share}_ms": 1000 * percentile(seconds, share / 100) for share in (50, 99)}
-    rate = len(seconds) / sum(elapsed for _, elapsed in turns)
-    return {"requests": len(seconds), "requests_per_second": rate, **percentiles}
+    return {"requests_per_second": len(seconds) / sum(elapsed for _, elapsed in turns), **latencies(seconds)}
 
 
 def print_clients(found: Mapping[str, Mapping[str, float]], clients: int) -> None:
@@ -128,4 +126,4 @@ def print_clients(found: Mapping[str, Mapping[str, float]], clients: int) -> Non
     print(
         f"\n{clients} clients at once, single texts of {LENGTHS[0]} to {LENGTHS[-1]} tokens; load {machine()['load_average']}"
     )
-    print(table(("model", "requests", "requests/s", "p50 ms", "p99 ms", "rate / best peer's"), rows))
+    print(table(("model", "requests/s", "requests", "p50 ms", "p99 ms", "rate / best peer's"), rows))

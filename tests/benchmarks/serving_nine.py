@@ -35,8 +35,7 @@ def measure_nine(exports: Exports, peers: Peers, arguments: Any) -> dict[str, An
     shared = {variant: Served(exports.folder(tasks, *variant), variant[0]) for variant in variants}
     ours = {weights: own_singles(exports, tasks, weights) for weights in arguments.weights}
     theirs = peers.answers(arguments.peers, exports.heads(tasks))
-    # PyTorch's own answers are the measure, whichever modes are timed.
-    [measure] = peers.answers(["PyTorch float32"], exports.heads(tasks)).values()
+    measure = peers.reference(theirs, exports.heads(tasks))
     figures = []
     for batch in arguments.batches:
         for length in arguments.lengths:

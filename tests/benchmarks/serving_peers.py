@@ -143,6 +143,11 @@ class Peers:
             found[name] = [torch_answer(compiled(each, dynamic) if "compiled" in name else each) for each in chosen]
         return found
 
+    def reference(self, answers: Mapping[str, list[Answer]], heads: Sequence[Head]) -> list[Answer]:
+        """Return PyTorch's eager float32 answers, which all others are compared with, whether they are timed or not."""
+        name = PEERS[0]
+        return answers[name] if name in answers else self.answers([name], heads)[name]
+
     def onnx_file(self, head: Head) -> Path:
         """Return the exported network of a head; heads of one kind hold equal numbers, so that one file serves them all."""
         path = self._folder / f"{type(head).__name__}-{head.outputs}.onnx"
@@ -170,14 +175,14 @@ def torch_answer(network: torch.nn.Module) -> Answer:
 
 def write_onnx(network: torch.nn.Module, path: Path) -> None:
     """Write a network as ONNX, weights inside the file: sessions must not share the pages of a second one."""
-    ids = torch.ones([2, 16], dtype=torch.long)
-    segments = (torch.arange(16) > 8).long().repeat(2, 1)
+    # Three tensors: inputs that were one would become one.
+    ids, segments, mask = (torch.ones([2, 16], dtype=torch.long) for _ in INPUTS)
     shape = {0: "batch", 1: "length"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (ids, segments, ids),
+            (ids, segments, mask),
             str(path),
             input_names=list(INPUTS),
             output_names=["logits"],
