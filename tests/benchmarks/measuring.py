@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.load_test import percentile
+
 
 def interleaved_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Time each candidate `repeats` times, in turns, after one unmeasured call: slow minutes of the machine hit all alike."""
@@ -24,6 +26,38 @@ def interleaved_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: in
             call()
             seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def interleaved_for(
+    candidates: Mapping[str, Callable[[], Any]], seconds: float, turns: int = 5
+) -> dict[str, list[float]]:
+    """Time each candidate for about `seconds`, in turns: within one it is called again and again, as a server would call it.
+
+    The first call of a turn finds threads asleep, or another library's still spinning, and its weights out of the caches: it
+    is left out unless it used up the turn.
+    """
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for call in candidates.values():  # what compiles may do so
+        call()
+    for _ in range(turns):
+        for name, call in candidates.items():
+            found[name] += _turn(call, seconds / turns)
+    return found
+
+
+def _turn(call: Callable[[], Any], seconds: float) -> list[float]:
+    times: list[float] = []
+    while not times or sum(times) < seconds:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return times[1:] or times
+
+
+def latencies(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the number of calls, and p50 and p99 in milliseconds; of fewer than 100 calls p99 is the slowest."""
+    percentiles = {f"p{share}_ms": 1000 * percentile(seconds, share / 100) for share in (50, 99)}
+    return {"calls": len(seconds), **percentiles}
 
 
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
