@@ -32,9 +32,15 @@ class ServedModel(tf.Module):
     """
 
     def __init__(
-        self, model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, max_length: int, kind: str
+        self,
+        model: keras.Model,
+        tasks: Sequence[TaskSpec],
+        tokenizer: Tokenizer,
+        max_length: int,
+        kind: str,
+        weights: str = "float32",
     ) -> None:
-        """Take a model of `build_model` and what its texts need."""
+        """Take a model of `build_model`, what its texts need, and how to store the encoder (see `WEIGHT_FORMATS`)."""
         super().__init__(name="mtdnn")
         self._tasks = tuple(task for task in tasks if task.head_of is None)
         self._kind = kind
@@ -42,7 +48,7 @@ class ServedModel(tf.Module):
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
         backbone = model.get_layer("encoder")
-        self.encoder = ServedEncoder(backbone)
+        self.encoder = ServedEncoder(backbone, weights)
         shared = shared_model(model)
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
