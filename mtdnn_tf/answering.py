@@ -1,4 +1,4 @@
-"""Answers of one task for raw texts, from a run or from an exported text model."""
+"""Answers for raw texts, from a run or from an exported text model; and the scores of such answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import tensorflow_text  # noqa: F401  (registers the ops of exported text models
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import MissingColumnError
-from mtdnn_tf.data.sources import Examples, read_source
+from mtdnn_tf.data.sources import Examples, read_examples, read_source
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples
+from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples, with_aggregates
 from mtdnn_tf.evaluation.metrics import Predictions, score_task
 from mtdnn_tf.evaluation.runs import load_run, task_named
 from mtdnn_tf.tasks import TaskSpec
@@ -46,10 +46,45 @@ class RunAnswerer:
         return predict_examples(self._predictor, self.task, self._tokenizer, examples)
 
 
-class SavedModelAnswerer:
-    """One task of an exported text model, asked as a server would ask it."""
+class ExportedModel:
+    """An exported text model: its tasks, and answers by its signatures as a server would give them."""
 
     batch_size = 64
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open the SavedModel.
+
+        Args:
+            folder: a version folder, or the folder above, whose newest version is taken.
+
+        Raises:
+            UserError: there is none, or it takes ids.
+        """
+        self.path = _version_folder(Path(folder))
+        metadata = json.loads((self.path / "assets" / "metadata.json").read_text(encoding="utf-8"))
+        if metadata["kind"] != "text":
+            raise UserError(f"{self.path}: an ids model takes token ids; export with --kind=text, or use --model_dir")
+        self._signatures = tf.saved_model.load(str(self.path)).signatures
+        self.tasks = tuple(TaskSpec(name=name, **_spec(values)) for name, values in metadata["tasks"].items())
+        self.weights = metadata.get("weights", "float32")
+
+    def answers(self, task: TaskSpec, examples: Examples) -> Rows:
+        """Return one answer of a task of `tasks` for each example, in order; texts of similar size are asked together."""
+        sizes = np.sum([[len(text) for text in column] for column in examples.texts], axis=0)
+        order = np.argsort(sizes, kind="stable")
+        rows: Rows = [{}] * len(examples)
+        for start in range(0, len(examples), self.batch_size):
+            places = order[start : start + self.batch_size]
+            columns = zip(task.text, examples.texts, strict=True)
+            inputs = {name: tf.constant([texts[place] for place in places]) for name, texts in columns}
+            outputs = {name: value.numpy() for name, value in self._signatures[task.name](**inputs).items()}
+            for index, place in enumerate(places):
+                rows[place] = _answer(task, outputs, index)
+        return rows
+
+
+class SavedModelAnswerer:
+    """One task of an exported text model, asked as a server would ask it."""
 
     def __init__(self, folder: str | Path, task: str) -> None:
         """Open the SavedModel.
@@ -57,35 +92,24 @@ class SavedModelAnswerer:
         Raises:
             UserError: there is none, it takes ids, or it has no such task.
         """
-        path = _version_folder(Path(folder))
-        self._model = tf.saved_model.load(str(path))
-        metadata = json.loads((path / "assets" / "metadata.json").read_text(encoding="utf-8"))
-        if metadata["kind"] != "text":
-            raise UserError(f"{path}: an ids model takes token ids; export with --kind=text, or use --model_dir")
-        tasks = [TaskSpec(name=name, **_spec(values)) for name, values in metadata["tasks"].items()]
-        self.task = task_named(tasks, task)
-        self._signature = self._model.signatures[task]
+        self._model = ExportedModel(folder)
+        self.task = task_named(self._model.tasks, task)
 
     def __call__(self, examples: Examples) -> Rows:
         """Return one answer for each example."""
-        rows: Rows = []
-        for start in range(0, len(examples), self.batch_size):
-            columns = zip(self.task.text, examples.texts, strict=True)
-            inputs = {name: tf.constant(texts[start : start + self.batch_size]) for name, texts in columns}
-            outputs = {name: value.numpy() for name, value in self._signature(**inputs).items()}
-            rows += [self._answer(outputs, index) for index in range(len(inputs[self.task.text[0]]))]
-        return rows
+        return self._model.answers(self.task, examples)
 
-    def _answer(self, outputs: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
-        if self.task.type == "classification":
-            probabilities = zip(self.task.labels, outputs["probabilities"][index], strict=True)
-            return {
-                "label": outputs["label"][index].decode(),
-                "label_id": int(outputs["label_id"][index]),
-                "probabilities": {label: float(p) for label, p in probabilities},
-            }
-        name = "relevance" if self.task.type == "ranking" else "score"
-        return {name: float(outputs[name][index])}
+
+def _answer(task: TaskSpec, outputs: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
+    if task.type == "classification":
+        probabilities = zip(task.labels, outputs["probabilities"][index], strict=True)
+        return {
+            "label": outputs["label"][index].decode(),
+            "label_id": int(outputs["label_id"][index]),
+            "probabilities": {label: float(p) for label, p in probabilities},
+        }
+    name = "relevance" if task.type == "ranking" else "score"
+    return {name: float(outputs[name][index])}
 
 
 def _spec(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,3 +175,45 @@ def score_input(task: TaskSpec, rows: Sequence[Mapping[str, Any]], examples: Exa
     else:
         outputs = np.array([[next(iter(row.values()))] for row in rows], np.float32)
     return score_task(task, Predictions(outputs, examples.labels, examples.groups))
+
+
+def score_exported(model: ExportedModel, tasks: Sequence[TaskSpec], split: str = "dev") -> dict[str, Any]:
+    """Score an exported text model on a whole split of each task that has it with labels.
+
+    Args:
+        model: the exported model.
+        tasks: with their sources; those that borrow a head are answered by the lender's signature.
+        split: train, dev or test.
+
+    Returns:
+        As `evaluate_tasks`.
+
+    Raises:
+        UserError: the model lacks one of the tasks or has other labels for it, no task has the split, or a file is bad.
+    """
+    scores: dict[str, Any] = {}
+    for task in tasks:
+        if split in task.sources:
+            examples = read_examples(task, split)
+            if examples.tokens is not None:
+                raise UserError(
+                    f"tasks.{task.name}.{split}: {examples.origin} holds token ids; a text model takes texts"
+                )
+            if examples.labels is not None:
+                rows = model.answers(_served_task(model, task), examples)
+                scores[task.name] = score_input(task, rows, examples)
+    return with_aggregates(scores, tasks, split)
+
+
+def _served_task(model: ExportedModel, task: TaskSpec) -> TaskSpec:
+    """Return the task of the model that answers for `task`."""
+    found = next((each for each in model.tasks if each.name == (task.head_of or task.name)), None)
+    if found is None:
+        known = ", ".join(each.name for each in model.tasks)
+        raise UserError(f"tasks.{task.name}: {model.path} does not answer it; it has {known}")
+    if set(found.labels) != set(task.labels) or len(found.text) != len(task.text):
+        raise UserError(
+            f"tasks.{task.name}: {model.path} was exported for other data: labels {list(found.labels)} and "
+            f"{len(found.text)} texts; received labels {list(task.labels)} and {len(task.text)} texts"
+        )
+    return found

@@ -31,7 +31,7 @@ _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=trai
 MODEL_DIR = flags.DEFINE_string(
     "model_dir", None, "The run directory. Default for training: runs/<name of the config file>."
 )
-_TASKS = flags.DEFINE_list("tasks", None, "Trains only these tasks of the configuration, as in --tasks=rte,mrpc.")
+_TASKS = flags.DEFINE_list("tasks", None, "Only these tasks of the configuration, as in --tasks=rte,mrpc.")
 _STRATEGY = flags.DEFINE_enum("strategy", None, ["none", "mirrored", "multi_worker", "tpu"], "Sets runtime.strategy.")
 _PRECISION = flags.DEFINE_enum(
     "precision", None, ["float32", "mixed_bfloat16", "mixed_float16"], "Sets runtime.precision."
@@ -92,6 +92,20 @@ def model_dir_from_flags() -> Path:
     if _TASK_FILES.value:
         return Path("runs") / Path(_TASK_FILES.value[0].partition(":")[0]).stem
     raise UserError("--model_dir is missing: name a run directory, as in --model_dir=runs/quickstart")
+
+
+def tasks_config_from_flags() -> ExperimentConfig:
+    """Return the configuration that names the tasks: of the flags, else of the run directory; of it --tasks only.
+
+    Raises:
+        UserError: there is none, or it is bad.
+    """
+    if _CONFIG.value is not None or _TASK_FILES.value:
+        return config_from_flags()
+    from mtdnn_tf.evaluation.runs import read_run_config  # which imports TensorFlow
+
+    config = read_run_config(model_dir_from_flags())
+    return select_tasks(config, _TASKS.value) if _TASKS.value else config
 
 
 def start_tensorflow() -> None:

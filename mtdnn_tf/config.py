@@ -196,6 +196,7 @@ class ExportConfig:
     """The artefact that `export` writes."""
 
     kind: Annotated[str, one_of("text", "ids")] = "text"
+    weights: Annotated[str, one_of("float32", "bfloat16", "int8")] = "float32"  # as the encoder's are stored
     output_dir: str = ""  # empty: served/<name of the run directory>
 
 

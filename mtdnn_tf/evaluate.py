@@ -1,20 +1,55 @@
-"""Scores a finished run on one split: `python -m mtdnn_tf.evaluate --model_dir=DIR --split=dev`."""
+"""Scores a finished run on one split: `python -m mtdnn_tf.evaluate --model_dir=DIR --split=dev`.
+
+With `--saved_model` an exported text model is scored instead, by its own answers: on the tasks of `--config`, else of the run. That
+tells what `export.weights` costs. Nothing is written then, but what `--output` names.
+"""
 
 from __future__ import annotations
 
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.errors import UserError
 
 _SPLIT = flags.DEFINE_enum("split", "dev", ["train", "dev", "test"], "The split to score on.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the scores go as JSON. Default: <model_dir>/scores_<split>.json.")
-
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Where the scores go as JSON. Default: <model_dir>/scores_<split>.json; of --saved_model: nowhere."
+)
+_SAVED_MODEL = flags.DEFINE_string(
+    "saved_model", None, "Scores this exported text model (its version folder, or the folder above) instead of the run."
+)
 _SCORE_FILES = flags.DEFINE_string(
     "score_files", None, "A folder for scores and submissions laid out as the original MT-DNN program writes them."
 )
 
 
 def main() -> None:
+    """Score the run, or an exported model of it."""
+    if _SAVED_MODEL.value:
+        score_saved_model(_SAVED_MODEL.value, _SPLIT.value)
+    else:
+        score_run(_SPLIT.value)
+
+
+def score_saved_model(folder: str, split: str) -> None:
+    """Ask the exported model, print the table; write the JSON where it is asked for."""
+    if _SCORE_FILES.value:
+        raise UserError("--score_files: written of runs only, not of --saved_model")
+    cli.start_tensorflow()
+    from mtdnn_tf.answering import ExportedModel, score_exported
+    from mtdnn_tf.evaluation.report import score_table, write_scores
+    from mtdnn_tf.tasks import load_tasks
+
+    tasks, model = load_tasks(cli.tasks_config_from_flags()), ExportedModel(folder)
+    scores = score_exported(model, tasks, split)
+    print(f"{score_table(scores, tasks)}\n")
+    print(f"answered by {model.path} ({model.weights} weights)")
+    if _OUTPUT.value:
+        write_scores(_OUTPUT.value, split, scores)
+        print(f"scores: {_OUTPUT.value}")
+
+
+def score_run(split: str) -> None:
     """Load the run, score it, print the table, write the JSON."""
     model_dir = cli.model_dir_from_flags()
     cli.start_tensorflow()
@@ -25,7 +60,7 @@ def main() -> None:
     from mtdnn_tf.evaluation.score_files import write_score_files
     from mtdnn_tf.training.checkpoints import read_state
 
-    run, split = load_run(model_dir), _SPLIT.value
+    run = load_run(model_dir)
     scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
     scores = scorer()
     output = _OUTPUT.value or model_dir / f"scores_{split}.json"

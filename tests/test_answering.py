@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.answering import read_input, score_input
+from mtdnn_tf.answering import read_input, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 
 
@@ -61,3 +62,20 @@ def test_answers_to_labelled_files_are_scored(close, tmp_path):
     examples = read_input(close, _write(tmp_path / "x.tsv", "sentence1\tsentence2\tscore\n" + rows))
     scores = score_input(close, [{"score": float(value)} for value in np.array([0, 1, 2, 3]) * 2.0 + 1], examples)
     assert scores["pearson"] == pytest.approx(1)
+
+
+def _exported_tasks(tasks):
+    """Return what is asked of an exported model before it answers."""
+    return SimpleNamespace(path="served/1", tasks=tasks, answers=None)
+
+
+def test_an_exported_model_of_other_data_is_not_scored(experiment):
+    tasks = mtdnn.load_tasks(mtdnn.load_config(experiment))
+    mood = next(task for task in tasks if task.name == "mood")
+    with pytest.raises(mtdnn.UserError, match=r"tasks\.mood: served/1 does not answer it; it has close"):
+        score_exported(_exported_tasks([task for task in tasks if task.name == "close"]), [mood])
+    other = dataclasses.replace(mood, labels=("bad", "good"))
+    with pytest.raises(mtdnn.UserError, match=r"labels \['bad', 'good'\] and 1 texts; received labels \['negative', "):
+        score_exported(_exported_tasks([other]), [mood])
+    with pytest.raises(mtdnn.UserError, match="no task has a labelled 'test' split"):
+        score_exported(_exported_tasks(tasks), tasks, "test")

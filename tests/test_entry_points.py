@@ -84,6 +84,26 @@ def test_export_and_the_exported_model_answers_as_the_run_does(trained):
     assert len(mine) == 9
 
 
+def test_an_exported_model_is_scored_by_its_own_answers(trained):
+    folder, _ = trained
+    asked = ["--model_dir=runs/small", "--output_dir=served/small_int8", "--weights=int8"]
+    assert run("export", *asked, cwd=folder).returncode == 0
+    before = sorted(folder.rglob("*"))
+    done = run("evaluate", "--config=small.yaml", "--saved_model=served/small_int8", "--output=int8.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(folder.rglob("*")) == sorted([*before, folder / "int8.json"])
+    assert re.search(r"answered by served/small_int8/1 \(int8 weights\)", done.stdout)
+    found = json.loads((folder / "int8.json").read_text())
+    expected = json.loads((folder / "runs" / "small" / "scores.json").read_text())
+    assert {task: set(scores) for task, scores in found["tasks"].items()} == {
+        task: set(scores) for task, scores in expected["tasks"].items()
+    }
+    assert found["average"] == pytest.approx(expected["average"], abs=0.1)
+    other = run("evaluate", "--model_dir=runs/small", "--tasks=mood", "--saved_model=served/small_int8", cwd=folder)
+    assert "mood" in other.stdout
+    assert "close" not in other.stdout
+
+
 def test_plan_counts_what_is_trained(trained):
     folder, _ = trained
     done = run("plan", "--config=small.yaml", "--json=plan.json", cwd=folder)
@@ -111,6 +131,7 @@ BAD = [
     ),
     (["predict", "--task=mood"], "--model_dir"),
     (["evaluate", "--model_dir=nowhere"], "not a run directory"),
+    (["evaluate", "--config=small.yaml", "--saved_model=nowhere"], "holds no SavedModel"),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -79,9 +79,7 @@ class SplitScorer:
                 if tokenized.labels is not None:
                     self.splits.append((task, tokenized))
         if not self.splits:
-            raise UserError(
-                f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source"
-            )
+            raise _nothing_to_score(split)
 
     def __call__(self) -> dict[str, Any]:
         """Return {task: {metric: value}, "average": mean of the main metrics}, values as fractions.
@@ -93,13 +91,27 @@ class SplitScorer:
         for task, tokenized in self.splits:
             logits = self.logits[task.name] = self._predictor.logits(task, tokenized)
             scores[task.name] = score_task(task, Predictions(logits, tokenized.known_labels, tokenized.groups))
-        counted = [scores[task.name][task.main_metric] for task, _ in self.splits if task.head_of is None]
-        glue = glue_score(scores)
-        scores["average"] = float(np.mean(counted)) if counted else 0.0
-        if glue is not None:
-            scores["glue_score"] = glue
-        self.scores = scores
-        return scores
+        self.scores = with_aggregates(scores, [task for task, _ in self.splits], self.split)
+        return self.scores
+
+
+def with_aggregates(scores: Mapping[str, Any], tasks: Sequence[TaskSpec], split: str) -> dict[str, Any]:
+    """Return scores by task with "average", and "glue_score" where all nine GLUE tasks are there; see `SplitScorer`.
+
+    Raises:
+        UserError: there are no scores.
+    """
+    if not scores:
+        raise _nothing_to_score(split)
+    own = [task for task in tasks if task.head_of is None and task.name in scores]
+    counted = [scores[task.name][task.main_metric] for task in own]
+    glue = glue_score(scores)
+    average = float(np.mean(counted)) if counted else 0.0
+    return {**scores, "average": average, **({} if glue is None else {"glue_score": glue})}
+
+
+def _nothing_to_score(split: str) -> UserError:
+    return UserError(f"no task has a labelled {split!r} split to be scored on: give tasks.<name>.{split} a source")
 
 
 def evaluate_tasks(

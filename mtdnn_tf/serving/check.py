@@ -18,9 +18,10 @@ from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.serving.expected_answers import Case, expected_answers
 from mtdnn_tf.serving.graph_edits import read_graph
+from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import TaskSpec
 
-# |served - model| <= tolerance * (1 + |model|), by the precision that the encoder computes in.
+# |served - model| <= tolerance * (1 + |model|), by the precision that the encoder computes in; rounded weights add their own.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 _PROGRAM = Path(__file__).with_name("stranger.py")
 _ABSENT = ("mtdnn_tf", "keras_hub", "keras_nlp")
@@ -34,6 +35,7 @@ def check_saved_model(
     tokenizer: Tokenizer,
     max_length: int,
     kind: str,
+    weights: str = "float32",
     tolerance: float | None = None,
 ) -> float:
     """Load a SavedModel in a new process, run every signature, and compare with the Keras model.
@@ -48,7 +50,9 @@ def check_saved_model(
         tokenizer: of its encoder.
         max_length: tokens; longer texts are cut.
         kind: `text` or `ids`.
-        tolerance: allowed difference, relative to 1 + the value; None: by the precision of the encoder, `TOLERANCES`.
+        weights: how those of the encoder are stored.
+        tolerance: allowed difference, relative to 1 + the value; None: the larger of what belongs to the precision of the
+            encoder (`TOLERANCES`) and to `weights` (`WeightFormat.tolerance`).
 
     Returns:
         The largest difference, relative to 1 + the value.
@@ -56,7 +60,9 @@ def check_saved_model(
     Raises:
         UserError: it can't be loaded, a signature is missing, fails or answers otherwise; one line says which.
     """
-    allowed = TOLERANCES[model.get_layer("encoder").compute_dtype] if tolerance is None else tolerance
+    encoder = model.get_layer("encoder")
+    usual = max(TOLERANCES[encoder.compute_dtype], WEIGHT_FORMATS[weights].tolerance(encoder.num_layers))
+    allowed = usual if tolerance is None else tolerance
     cases = expected_answers(model, tasks, tokenizer, max_length, kind)
     metadata = (folder / "assets" / "metadata.json").read_text(encoding="utf-8")
     cases["metadata"] = Case({}, {"json": np.array(json.dumps(json.loads(metadata)).encode())})
@@ -134,7 +140,7 @@ def _compare(where: str, served: np.ndarray, case: Case, output: str, allowed: f
     difference = np.abs(served - expected) / (1 + np.abs(expected))
     largest = float(difference.max(initial=0.0))
     if not largest <= allowed:  # also where it is not a number
-        raise _failure(f"{where}: differs by {largest:.2g} from the Keras model; {allowed:g} is allowed")
+        raise _failure(f"{where}: differs by {largest:.2g} from the Keras model; {allowed:.2g} is allowed")
     return largest
 
 

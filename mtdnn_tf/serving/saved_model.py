@@ -22,6 +22,7 @@ from mtdnn_tf.serving.graph_edits import finish_graph
 from mtdnn_tf.serving.signatures import ServedModel
 from mtdnn_tf.serving.versions import new_version, refuse_file
 from mtdnn_tf.serving.warmup import Warmup
+from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import TaskSpec
 
 KINDS = ("ids", "text")
@@ -29,13 +30,14 @@ CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
 CardWriter = Callable[[Mapping[str, Any]], str]
 
 
-def export_run(run: Run, output_dir: str | Path, kind: str, *, check: bool = False) -> Path:
+def export_run(run: Run, output_dir: str | Path, kind: str, *, weights: str = "float32", check: bool = False) -> Path:
     """Export a finished run with its model card; return the version folder.
 
     Args:
         run: of `load_run`.
         output_dir: as in `export_saved_model`.
         kind: as in `export_saved_model`.
+        weights: as in `export_saved_model`.
         check: as in `export_saved_model`.
 
     Raises:
@@ -47,6 +49,7 @@ def export_run(run: Run, output_dir: str | Path, kind: str, *, check: bool = Fal
         run.encoder,
         output_dir,
         kind,
+        weights=weights,
         max_length=run.config.data.max_length,
         buckets=run.config.data.buckets,
         metadata={"configuration": config_hash(run.config), "run": run.model_dir.resolve().name},
@@ -62,6 +65,7 @@ def export_saved_model(
     output_dir: str | Path,
     kind: str = "text",
     *,
+    weights: str = "float32",
     max_length: int = 128,
     buckets: Sequence[int] = DataConfig.buckets,
     metadata: Mapping[str, Any] | None = None,
@@ -76,6 +80,8 @@ def export_saved_model(
         encoder: whose tokenizer goes into text models.
         output_dir: the model's folder, as TensorFlow Serving's `base_path`.
         kind: `text` takes strings (needs tensorflow-text's ops where it is loaded); `ids` takes token ids and loads anywhere.
+        weights: how the encoder's kernels and embeddings are stored: `float32`; `bfloat16` halves them, and products are
+            computed in it; `int8` quarters them, and is for size, not speed. Heads, inputs and outputs are as ever.
         max_length: tokens; longer texts are cut as in training.
         buckets: lengths in tokens that warm-up requests have; those over `max_length` become that.
         metadata: further keys for the metadata that travel inside.
@@ -87,19 +93,21 @@ def export_saved_model(
         The version folder.
 
     Raises:
-        UserError: unknown kind, more tokens than the encoder has positions, `output_dir` is a file, the disk is full, or the check
-            failed: nothing is published then.
+        UserError: unknown kind or weights, more tokens than the encoder has positions, `output_dir` is a file, the disk is
+            full, or the check failed: nothing is published then.
     """
     if kind not in KINDS:
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
+    if weights not in WEIGHT_FORMATS:
+        raise UserError(unknown_name("--weights", "format of weights", weights, WEIGHT_FORMATS))
     if not 3 <= max_length <= encoder.max_positions:
         raise UserError(
             f"max_length: must be from 3 to the {encoder.max_positions} positions of the encoder; received {max_length}"
         )
     output_dir = Path(output_dir)
     refuse_file(output_dir, "--output_dir")
-    described = describe(tasks, encoder, kind, max_length) | dict(metadata or {})
-    served = ServedModel(model, tasks, encoder.tokenizer, max_length, kind)
+    described = describe(tasks, encoder, kind, weights, max_length) | dict(metadata or {})
+    served = ServedModel(model, tasks, encoder.tokenizer, max_length, kind, weights)
     signatures, methods = served.signatures(json.dumps(described))
     with new_version(output_dir) as (folder, publish):
         _save(served, signatures, folder)
@@ -108,17 +116,19 @@ def export_saved_model(
         requests = Warmup(signatures, methods, tasks, encoder.tokenizer, max_length, kind).write(folder, buckets)
         mark = fingerprint(folder)
         if model_card is not None:
-            _write_card(folder, model_card, {"kind": kind, "fingerprint": mark, "warm-up requests": requests})
+            facts = {"kind": kind, "weights": weights, "fingerprint": mark, "warm-up requests": requests}
+            _write_card(folder, model_card, facts)
         write_fingerprint(folder, mark)
         if check:
-            check_saved_model(folder, model, tasks, encoder.tokenizer, max_length, kind)
+            check_saved_model(folder, model, tasks, encoder.tokenizer, max_length, kind, weights)
         return publish()
 
 
-def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, max_length: int) -> dict[str, Any]:
+def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, weights: str, max_length: int) -> dict[str, Any]:
     """Return what a stranger to this package needs to know of the model."""
     return {
         "kind": kind,
+        "weights": weights,
         "max_length": max_length,
         "encoder": encoder.source,
         "tasks": {

@@ -2,6 +2,9 @@
 
 Query, key and value come from one product, with the scale of the scores folded into the query's weights; activations are
 `[batch length, d]`, so that TensorFlow's CPU kernels take bias and activation along with a product.
+
+Products, softmax and activation are computed in the format of the weights; the residual stream and LayerNorm stay float32: with
+bfloat16 weights that halves the error and costs next to no time, as TensorFlow adds and multiplies float32 faster than bfloat16.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.modeling.bert import BertEncoder
+from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, WeightFormat, constant
 
 _PADDING = -1e9  # added to the scores of padding
 _ACTIVATIONS = {
@@ -26,31 +30,39 @@ _ACTIVATIONS = {
 class ServedEncoder(tf.Module):
     """The weights of a `BertEncoder`, once, and its inference."""
 
-    def __init__(self, backbone: BertEncoder) -> None:
-        """Copy the weights as they are now."""
+    def __init__(self, backbone: BertEncoder, weights: str = "float32") -> None:
+        """Copy the weights as they are now into one of `WEIGHT_FORMATS`."""
         super().__init__(name="encoder")
+        stored = WEIGHT_FORMATS[weights]
+        self._compute = stored.compute
         self._heads = backbone.num_heads
         self._activation = backbone.hidden_activation
         self._epsilon = backbone.layer_norm_epsilon
-        self.token = _variable(backbone.token_embedding.embeddings)
-        self.position = _variable(backbone.position_embedding.position_embeddings)
-        self.segment = _variable(backbone.segment_embedding.embeddings)
+        self.token, self.position, self.segment = (
+            stored.table(table.numpy(), stored.compute)
+            for table in (
+                backbone.token_embedding.embeddings,
+                backbone.position_embedding.position_embeddings,
+                backbone.segment_embedding.embeddings,
+            )
+        )
         self.norm = _Norm(backbone.embeddings_layer_norm)
-        self.layers = [_Layer(layer, backbone.hidden_dim, backbone.num_heads) for layer in backbone.transformer_layers]
-        self.pooler = _Dense(backbone.pooled_dense)
+        scale = (backbone.hidden_dim // backbone.num_heads) ** -0.5
+        self.layers = [_Layer(layer, scale, stored) for layer in backbone.transformer_layers]
+        self.pooler = _Dense(backbone.pooled_dense, stored=stored)
 
     def __call__(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]` of the encoder's inputs."""
+        """Return `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]`, float32, of the encoder's inputs."""
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
-        width = self.token.shape[1]
-        total = tf.gather(self.token, inputs["token_ids"]) + tf.gather(self.segment, inputs["segment_ids"])
-        positions = tf.gather(self.position, tf.range(length))
-        x = self.norm(tf.reshape(total + positions, [-1, width]), self._epsilon)
+        width = self.token.values.shape[1]
+        total = self.token(inputs["token_ids"]) + self.segment(inputs["segment_ids"])
+        x = self.norm(tf.reshape(total + self.position(tf.range(length)), [-1, width]), self._epsilon)
         padding = tf.reshape(tf.where(inputs["padding_mask"] > 0, 0.0, _PADDING), [batch, 1, 1, length])
+        padding = tf.cast(padding, self._compute)
         for layer in self.layers:
             x = self._through(layer, x, padding, [batch, length, width])
         sequence = tf.reshape(x, [batch, length, width])
-        return {"sequence_output": sequence, "pooled_output": tf.tanh(self.pooler(sequence[:, 0]))}
+        return {"sequence_output": sequence, "pooled_output": tf.tanh(_float32(self.pooler(sequence[:, 0])))}
 
     def _through(self, layer: _Layer, x: tf.Tensor, padding: tf.Tensor, shape: list[Any]) -> tf.Tensor:
         batch, length, width = shape
@@ -58,16 +70,16 @@ class ServedEncoder(tf.Module):
         query, key, value = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
         shares = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + padding)
         context = tf.reshape(tf.transpose(tf.matmul(shares, value), [0, 2, 1, 3]), [batch * length, width])
-        x = layer.attention_norm(x + layer.output(context), self._epsilon)
+        x = layer.attention_norm(x + _float32(layer.output(context)), self._epsilon)
         hidden = _ACTIVATIONS[self._activation](layer.inner(x))
-        return layer.final_norm(x + layer.outer(hidden), self._epsilon)
+        return layer.final_norm(x + _float32(layer.outer(hidden)), self._epsilon)
 
 
 class _Dense(tf.Module):
     """One product for dense layers of the same input, side by side."""
 
-    def __init__(self, *parts: Any, factors: Sequence[float] = (1.0,)) -> None:
-        """Take the layers, built, and what each one's output is multiplied by."""
+    def __init__(self, *parts: Any, stored: WeightFormat, factors: Sequence[float] = (1.0,)) -> None:
+        """Take the layers, built, how to store them, and what each one's output is multiplied by."""
         super().__init__()
         pairs = list(zip(parts, map(np.float32, factors), strict=True))
         biases = [factor * part.bias.numpy().reshape(-1) for part, factor in pairs]
@@ -76,17 +88,17 @@ class _Dense(tf.Module):
             factor * part.kernel.numpy().reshape(-1, len(bias))
             for (part, factor), bias in zip(pairs, biases, strict=True)
         ]
-        self.kernel = tf.Variable(np.concatenate(kernels, axis=1), trainable=False)
-        self.bias = tf.Variable(np.concatenate(biases), trainable=False)
+        self.kernel = stored.kernel(np.concatenate(kernels, axis=1), stored.compute)
+        self.bias = constant(np.concatenate(biases), stored.compute)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+        return tf.nn.bias_add(self.kernel(tf.cast(x, self.bias.dtype)), self.bias)
 
 
 class _Norm(tf.Module):
     def __init__(self, norm: keras.layers.LayerNormalization) -> None:
         super().__init__()
-        self.gamma, self.beta = _variable(norm.gamma), _variable(norm.beta)
+        self.gamma, self.beta = (constant(each.numpy(), tf.float32) for each in (norm.gamma, norm.beta))
 
     def __call__(self, x: tf.Tensor, epsilon: float) -> tf.Tensor:
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -95,20 +107,17 @@ class _Norm(tf.Module):
 
 
 class _Layer(tf.Module):
-    def __init__(self, layer: Any, width: int, heads: int) -> None:
+    def __init__(self, layer: Any, scale: float, stored: WeightFormat) -> None:
         super().__init__()
         attention = layer._self_attention_layer
-        self.projections = _Dense(
-            attention._query_dense,
-            attention._key_dense,
-            attention._value_dense,
-            factors=((width // heads) ** -0.5, 1.0, 1.0),
-        )
-        self.output = _Dense(attention._output_dense)
+        inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
+        self.projections = _Dense(*inputs, stored=stored, factors=(scale, 1.0, 1.0))
+        self.output = _Dense(attention._output_dense, stored=stored)
         self.attention_norm = _Norm(layer._self_attention_layer_norm)
-        self.inner, self.outer = _Dense(layer._feedforward_intermediate_dense), _Dense(layer._feedforward_output_dense)
+        self.inner = _Dense(layer._feedforward_intermediate_dense, stored=stored)
+        self.outer = _Dense(layer._feedforward_output_dense, stored=stored)
         self.final_norm = _Norm(layer._feedforward_layer_norm)
 
 
-def _variable(variable: keras.Variable) -> tf.Variable:
-    return tf.Variable(variable.numpy(), trainable=False)
+def _float32(x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(x, tf.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -24,6 +25,9 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 class ServedModel(tf.Module):
     """The model as served: weights once, the encoder traced once and called by every signature.
 
+    What signatures have in common, texts to ids and ids to logits, is a function of its own for each way of doing it: the graph
+    holds it once, and is loaded the sooner.
+
     Beside the signatures there is a function `call_<signature>` for each prediction that takes a dict of tensors: Keras'
     TFSMLayer passes its input as one positional argument, which signatures of several inputs refuse.
 
@@ -32,9 +36,15 @@ class ServedModel(tf.Module):
     """
 
     def __init__(
-        self, model: keras.Model, tasks: Sequence[TaskSpec], tokenizer: Tokenizer, max_length: int, kind: str
+        self,
+        model: keras.Model,
+        tasks: Sequence[TaskSpec],
+        tokenizer: Tokenizer,
+        max_length: int,
+        kind: str,
+        weights: str = "float32",
     ) -> None:
-        """Take a model of `build_model` and what its texts need."""
+        """Take a model of `build_model`, what its texts need, and how to store the encoder (see `WEIGHT_FORMATS`)."""
         super().__init__(name="mtdnn")
         self._tasks = tuple(task for task in tasks if task.head_of is None)
         self._kind = kind
@@ -42,7 +52,7 @@ class ServedModel(tf.Module):
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
         backbone = model.get_layer("encoder")
-        self.encoder = ServedEncoder(backbone)
+        self.encoder = ServedEncoder(backbone, weights)
         shared = shared_model(model)
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
@@ -54,7 +64,10 @@ class ServedModel(tf.Module):
                 sequence, vector = shared(inputs, training=False)
             return tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
 
-        self._encode_ids = encode_ids
+        shared_functions: dict[Any, Any] = {"encode": encode_ids}
+        # Hidden likewise: what calls them brings them along, and a tf.function in sight is traced anew when it is saved, with
+        # all that it calls.
+        self._shared = lambda: shared_functions
 
     def signatures(self, metadata: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the functions to save, and the method names of those that are not plain predictions."""
@@ -79,6 +92,13 @@ class ServedModel(tf.Module):
         return [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
 
     def _ids(self, inputs: Sequence[tf.Tensor], pair_order: str) -> tuple[tf.Tensor, ...]:
+        """Return `token_ids`, `segment_ids` and `padding_mask` of a request."""
+        key = (len(inputs), pair_order) if self._kind == "text" else "ids"
+        function = self._once(key, lambda *inputs: self._request_ids(inputs, pair_order), inputs)
+        ids: tuple[tf.Tensor, ...] = function(*inputs)
+        return ids
+
+    def _request_ids(self, inputs: Sequence[tf.Tensor], pair_order: str) -> tuple[tf.Tensor, ...]:
         model, tokenizer, max_length = self._hidden()
         if self._kind == "ids":
             return with_a_position(checked_ids(inputs, model.get_layer("encoder")))
@@ -90,9 +110,19 @@ class ServedModel(tf.Module):
         logits: dict[str, tf.Tensor] = {}
         for order in dict.fromkeys(task.pair_order for task in tasks):
             ids = self._ids(inputs, order)
-            sequence, vector = self._encode_ids(*ids)
-            logits |= self.heads([task for task in tasks if task.pair_order == order], sequence, vector, ids[1], ids[2])
+            together = [task for task in tasks if task.pair_order == order]
+            from_texts = (*self._shared()["encode"](*ids), *ids[1:])
+            heads = self._once(tuple(task.name for task in together), partial(self.heads, together), from_texts)
+            logits |= heads(*from_texts)
         return logits
+
+    def _once(self, key: Any, function: Callable[..., Any], inputs: Sequence[tf.Tensor]) -> Any:
+        """Return a function's graph, made when it is first asked for by this key."""
+        known = self._shared()
+        if key not in known:
+            specs = [tf.TensorSpec(value.shape, value.dtype) for value in inputs]
+            known[key] = tf.function(function, autograph=False, input_signature=specs)
+        return known[key]
 
     def _predict_signature(self, name: str, tasks: Sequence[TaskSpec], columns: Sequence[str], combined: bool) -> Any:
         def predict(*inputs: tf.Tensor) -> Tensors:
@@ -104,7 +134,7 @@ class ServedModel(tf.Module):
             }
 
         by_dict = _by_dict(predict, self._specs(columns))
-        setattr(self, f"call_{name}", by_dict)
+        setattr(self, f"call_{name}", by_dict.get_concrete_function())
         return _named(by_dict, self._specs(columns))
 
     def _combined_signatures(self) -> dict[str, Any]:
@@ -147,7 +177,7 @@ class ServedModel(tf.Module):
     def _encode_signature(self) -> Any:
         def encode(*inputs: tf.Tensor) -> Tensors:
             ids = self._ids(inputs, "premise_first")
-            sequence, vector = self._encode_ids(*ids)
+            sequence, vector = self._shared()["encode"](*ids)
             return {"token_embeddings": sequence, "pooled": vector, "token_mask": ids[2]}
 
         specs = self._specs(("text",) if self._kind == "text" else INPUTS)

