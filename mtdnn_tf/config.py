@@ -127,7 +127,7 @@ class MixingConfig:
 class ModelConfig:
     """What is built on the encoder."""
 
-    sharing: str = "stack_cls"
+    sharing: str = "stack_cls"  # where tasks part: stack_cls, stack_pooling, layerwise_implicit, layerwise_explicit
     # pretrained (tanh, shared, fine-tuned) or none (the paper's words: [CLS] itself)
     pooler: Annotated[str, one_of("pretrained", "none")] = "pretrained"
     freeze_layers: CountOrNone = 0  # so many encoder layers, counted from below, and the embeddings stay as they are

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.modeling.backbone import EncoderBackbone, put_first
 from mtdnn_tf.modeling.bert import BertEncoder
 
 _PADDING = -1e9  # added to the scores of padding
@@ -39,18 +40,30 @@ class ServedEncoder(tf.Module):
         self.layers = [_Layer(layer, backbone.hidden_dim, backbone.num_heads) for layer in backbone.transformer_layers]
         self.pooler = _Dense(backbone.pooled_dense)
 
-    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]` of the encoder's inputs."""
+    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the encoder's outputs; see `EncoderBackbone`."""
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
         width = self.token.shape[1]
         total = tf.gather(self.token, inputs["token_ids"]) + tf.gather(self.segment, inputs["segment_ids"])
         positions = tf.gather(self.position, tf.range(length))
         x = self.norm(tf.reshape(total + positions, [-1, width]), self._epsilon)
-        padding = tf.reshape(tf.where(inputs["padding_mask"] > 0, 0.0, _PADDING), [batch, 1, 1, length])
+        mask = inputs["padding_mask"]
+        if first_tokens is not None:
+            joined, mask = put_first(first_tokens, tf.reshape(x, [batch, length, width]), mask)
+            length += first_tokens.shape[1] - 1
+            x = tf.reshape(joined, [-1, width])
+        padding = tf.reshape(tf.where(mask > 0, 0.0, _PADDING), [batch, 1, 1, length])
         for layer in self.layers:
             x = self._through(layer, x, padding, [batch, length, width])
         sequence = tf.reshape(x, [batch, length, width])
-        return {"sequence_output": sequence, "pooled_output": tf.tanh(self.pooler(sequence[:, 0]))}
+        return {"sequence_output": sequence, "pooled_output": self._pooled(sequence, first_tokens)}
+
+    def _pooled(self, sequence: tf.Tensor, first_tokens: tf.Tensor | None) -> tf.Tensor:
+        if first_tokens is None:
+            return tf.tanh(self.pooler(sequence[:, 0]))
+        count, width = first_tokens.shape[1], sequence.shape[-1]
+        pooled = tf.tanh(self.pooler(tf.reshape(sequence[:, :count], [-1, width])))
+        return tf.reshape(pooled, [-1, count, width])
 
     def _through(self, layer: _Layer, x: tf.Tensor, padding: tf.Tensor, shape: list[Any]) -> tf.Tensor:
         batch, length, width = shape
@@ -61,6 +74,26 @@ class ServedEncoder(tf.Module):
         x = layer.attention_norm(x + layer.output(context), self._epsilon)
         hidden = _ACTIVATIONS[self._activation](layer.inner(x))
         return layer.final_norm(x + layer.outer(hidden), self._epsilon)
+
+
+class KerasEncoder(tf.Module):
+    """An encoder of another kind: answers as its Keras layers do, and holds their weights."""
+
+    def __init__(self, backbone: EncoderBackbone) -> None:
+        """Take the weights themselves, no copies."""
+        super().__init__(name="encoder")
+        self.weights = [weight.value for weight in backbone.weights]
+        # Behind a function: Keras layers that tf.Module can see are saved a second time.
+        self._backbone = lambda: backbone
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the encoder's outputs; see `EncoderBackbone`."""
+        return self._backbone().reference_pass(inputs, first_tokens, training=False)
+
+
+def served_encoder(backbone: EncoderBackbone) -> ServedEncoder | KerasEncoder:
+    """Return what answers for an encoder in an exported model."""
+    return ServedEncoder(backbone) if isinstance(backbone, BertEncoder) else KerasEncoder(backbone)
 
 
 class _Dense(tf.Module):

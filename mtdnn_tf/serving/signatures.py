@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, shared_model
+from mtdnn_tf.modeling.model import INPUTS, first_tokens, head_views
+from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
-from mtdnn_tf.serving.served_encoder import ServedEncoder
+from mtdnn_tf.serving.served_encoder import served_encoder
 from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
 
@@ -41,20 +43,35 @@ class ServedModel(tf.Module):
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
-        backbone = model.get_layer("encoder")
-        self.encoder = ServedEncoder(backbone)
-        shared = shared_model(model)
+        self.encoder = served_encoder(model.get_layer("encoder"))
+        self.first_tokens = [token.embedding.value for token in first_tokens(model)]
+        views = head_views(model)
+        # Where tasks part on top of the encoder, all heads see the same: one group.
+        self._groups = list(_grouped(self._tasks, lambda task: id(views[task.name].vector)).values())
+        self._encoders: dict[tuple[str, ...], Any] = {}
+
+    def _views(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> dict[str, View]:
+        """Return what the heads of these tasks see, float32; traced once for each choice of tasks."""
+        key = tuple(names)
+        if key not in self._encoders:
+            self._encoders[key] = self._build_encoder(key)
+        return dict(zip(key, itertools.starmap(View, self._encoders[key](*ids)), strict=True))
+
+    def _build_encoder(self, names: Sequence[str]) -> Any:
+        model, *_ = self._hidden()
+        backbone, views = model.get_layer("encoder"), head_views(model)
+        below = keras.Model(model.input, [tuple(views[name]) for name in names])
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
         def encode_ids(
             token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
+        ) -> list[tuple[tf.Tensor, tf.Tensor]]:
             inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
             with backbone.replaced_by(self.encoder):
-                sequence, vector = shared(inputs, training=False)
-            return tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
+                outputs = below(inputs, training=False)
+            return [(tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)) for sequence, vector in outputs]
 
-        self._encode_ids = encode_ids
+        return encode_ids
 
     def signatures(self, metadata: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the functions to save, and the method names of those that are not plain predictions."""
@@ -86,12 +103,17 @@ class ServedModel(tf.Module):
         return with_a_position([encoded[name] for name in INPUTS])
 
     def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
+        """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule.
+
+        With an implicit task token in every layer it runs once for each task.
+        """
         logits: dict[str, tf.Tensor] = {}
-        for order in dict.fromkeys(task.pair_order for task in tasks):
+        for order, asked in _grouped(tasks, lambda task: task.pair_order).items():
             ids = self._ids(inputs, order)
-            sequence, vector = self._encode_ids(*ids)
-            logits |= self.heads([task for task in tasks if task.pair_order == order], sequence, vector, ids[1], ids[2])
+            groups = {group[0].name: [task for task in group if task in asked] for group in self._groups}
+            views = self._views([name for name, group in groups.items() if group], ids)
+            for name, view in views.items():
+                logits |= self.heads(groups[name], *view, ids[1], ids[2])
         return logits
 
     def _predict_signature(self, name: str, tasks: Sequence[TaskSpec], columns: Sequence[str], combined: bool) -> Any:
@@ -147,11 +169,33 @@ class ServedModel(tf.Module):
     def _encode_signature(self) -> Any:
         def encode(*inputs: tf.Tensor) -> Tensors:
             ids = self._ids(inputs, "premise_first")
-            sequence, vector = self._encode_ids(*ids)
-            return {"token_embeddings": sequence, "pooled": vector, "token_mask": ids[2]}
+            names = [group[0].name for group in self._groups]
+            return encode_tensors(self._views(names, ids), ids[2])
 
         specs = self._specs(("text",) if self._kind == "text" else INPUTS)
         return _named(_by_dict(encode, specs), specs)
+
+
+def encode_tensors(views: Mapping[str, View], padding_mask: tf.Tensor) -> Tensors:
+    """Return the outputs of `encode`.
+
+    Returns:
+        `token_embeddings` float32 `[batch, length, d]`, `pooled` float32 `[batch, d]`, `token_mask` int32 `[batch, length]`.
+        Where each task sees the texts in its own way, the first two are there for each: `<task>.token_embeddings`, `<task>.pooled`.
+    """
+    found = {"token_mask": padding_mask}
+    for name, view in views.items():
+        prefix = f"{name}." if len(views) > 1 else ""
+        found |= {f"{prefix}token_embeddings": view.sequence, f"{prefix}pooled": view.vector}
+    return found
+
+
+def _grouped(tasks: Sequence[TaskSpec], key: Callable[[TaskSpec], Any]) -> dict[Any, list[TaskSpec]]:
+    """Return the tasks of each key, in their order."""
+    found: dict[Any, list[TaskSpec]] = {}
+    for task in tasks:
+        found.setdefault(key(task), []).append(task)
+    return found
 
 
 def answer_tensors(task: TaskSpec, logits: tf.Tensor, full: bool) -> Tensors:
