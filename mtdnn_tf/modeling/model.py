@@ -117,6 +117,12 @@ def head_views(model: keras.Model) -> dict[str, View]:
     return {head.name: View(*head.input[:2]) for head in heads_of(model)}
 
 
+def view_model(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """Return the part below several tasks' heads: outputs {task: {"sequence": `[batch, length, d]`, "vector": `[batch, d]`}}."""
+    views = head_views(model)
+    return keras.Model(model.input, {name: views[name]._asdict() for name in names}, name="mtdnn_views")
+
+
 def parameter_counts(model: keras.Model) -> dict[str, int]:
     """Return the number of weights of each part: `encoder`, `first_tokens/<task>` where there are any, and `heads/<task>`."""
     return {name: layer.count_params() for name, layer in named_parts(model).items()}

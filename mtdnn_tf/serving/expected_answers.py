@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, head_views
+from mtdnn_tf.modeling.model import INPUTS, head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.tasks import TaskSpec
 
@@ -135,11 +135,11 @@ class _Asked:
     def _seen(self, ids: dict[str, tf.Tensor]) -> dict[str, View]:
         """Return the views of all heads; heads that see the same share one view."""
         views = head_views(self.model)
-        distinct = {id(view.vector): view for view in views.values()}
-        values = keras.Model(self.model.input, [tuple(view) for view in distinct.values()])(ids, training=False)
+        first = {id(view.vector): name for name, view in reversed(views.items())}
+        values = view_model(self.model, list(first.values()))(ids, training=False)
         found = {
-            key: View(*(tf.cast(value, tf.float32) for value in pair))
-            for key, pair in zip(distinct, values, strict=True)
+            key: View(*(tf.cast(values[name][part], tf.float32) for part in View._fields))
+            for key, name in first.items()
         }
         return {name: found[id(view.vector)] for name, view in views.items()}
 

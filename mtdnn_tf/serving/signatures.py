@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, first_tokens, head_views
+from mtdnn_tf.modeling.model import INPUTS, first_tokens, head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
 from mtdnn_tf.serving.served_encoder import served_encoder
@@ -59,8 +59,7 @@ class ServedModel(tf.Module):
 
     def _build_encoder(self, names: Sequence[str]) -> Any:
         model, *_ = self._hidden()
-        backbone, views = model.get_layer("encoder"), head_views(model)
-        below = keras.Model(model.input, [tuple(views[name]) for name in names])
+        backbone, below = model.get_layer("encoder"), view_model(model, names)
 
         @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
         def encode_ids(
@@ -69,7 +68,8 @@ class ServedModel(tf.Module):
             inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
             with backbone.replaced_by(self.encoder):
                 outputs = below(inputs, training=False)
-            return [(tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)) for sequence, vector in outputs]
+            views = [View(**outputs[name]) for name in names]
+            return [(tf.cast(view.sequence, tf.float32), tf.cast(view.vector, tf.float32)) for view in views]
 
         return encode_ids
 
