@@ -48,14 +48,14 @@ class ServedModel(tf.Module):
         views = head_views(model)
         # Where tasks part on top of the encoder, all heads see the same: one group.
         self._groups = list(_grouped(self._tasks, lambda task: id(views[task.name].vector)).values())
-        self._encoders: dict[tuple[str, ...], Any] = {}
+        self._encoders: dict[str, Any] = {}
 
     def _views(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> dict[str, View]:
         """Return what the heads of these tasks see, float32; traced once for each choice of tasks."""
-        key = tuple(names)
+        key = "+".join(names)
         if key not in self._encoders:
-            self._encoders[key] = self._build_encoder(key)
-        return dict(zip(key, itertools.starmap(View, self._encoders[key](*ids)), strict=True))
+            self._encoders[key] = self._build_encoder(names)
+        return dict(zip(names, itertools.starmap(View, self._encoders[key](*ids)), strict=True))
 
     def _build_encoder(self, names: Sequence[str]) -> Any:
         model, *_ = self._hidden()
