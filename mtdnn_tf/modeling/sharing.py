@@ -18,7 +18,7 @@ from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs
 
 CLS = "CLS"  # the owner of the first token that all tasks share, where the encoder has no [CLS] of its own
-_TOKEN = ".token"
+_TOKEN = "-token"  # no task's name holds a hyphen; a dot would be escaped in checkpoints
 
 
 class View(NamedTuple):
