@@ -105,7 +105,7 @@ def test_rows_that_were_trained_on_are_left_out(explicit, tmp_path):
     assert found["tasks"]["mood"]["accuracy"] == found["average"] == right.mean()
 
 
-@pytest.mark.parametrize("encoder", ["auto", "reference"])
+@pytest.mark.parametrize("encoder", ["auto", pytest.param("reference", marks=pytest.mark.slow)])
 def test_an_implicit_run_moves_its_tasks_tokens_and_is_taken_over_by_name(experiment, tmp_path, encoder):
     overrides = ("model.sharing=layerwise_implicit", f"runtime.encoder={encoder}")
     first = run(experiment, tmp_path / "first", *overrides, tasks=("mood",))

@@ -23,8 +23,17 @@ def _export(experiment, folder, sharing, kind, encoder):
     return mtdnn.export_saved_model(model, tasks, encoder, folder, kind, max_length=48, check=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sharing", [mode for mode in SHARING_MODES if mode != "stack_cls"])
+QUICK = [("layerwise_implicit", "ids"), ("layerwise_explicit", "text")]
+# stack_cls is exported and checked by every other test of this folder.
+CASES = [
+    pytest.param(mode, kind, marks=[] if (mode, kind) in QUICK else pytest.mark.slow)
+    for mode in SHARING_MODES
+    for kind in KINDS
+    if mode != "stack_cls"
+]
+
+
+@pytest.mark.parametrize(("sharing", "kind"), CASES)
 def test_an_export_passes_its_check(experiment, tmp_path, sharing, kind):
     path = _export(experiment, tmp_path, sharing, kind, mtdnn.load_encoder(TINY, seed=1))
     outputs = tf.saved_model.load(str(path)).signatures["encode"].structured_outputs
@@ -32,13 +41,16 @@ def test_an_export_passes_its_check(experiment, tmp_path, sharing, kind):
     assert per_task <= set(outputs) if sharing.startswith("layerwise") else {"pooled"} <= set(outputs)
 
 
-@pytest.mark.parametrize(("sharing", "kind"), [("stack_pooling", "ids"), ("layerwise_explicit", "text")])
+@pytest.mark.parametrize(
+    ("sharing", "kind"), [("stack_pooling", "text"), pytest.param("layerwise_explicit", "ids", marks=pytest.mark.slow)]
+)
 def test_an_encoder_on_words_passes_too(experiment, tmp_path, sharing, kind):
     encoder = mtdnn.load_encoder(TINY_WORDS, seed=1, vocabulary=VOCABULARY)
     path = _export(experiment, tmp_path, sharing, kind, encoder)
     assert tuple((path / "assets" / "vocab.txt").read_text().split()) == VOCABULARY
 
 
+@pytest.mark.slow
 def test_an_implicit_token_needs_a_pass_for_each_task_and_no_more_weights(experiment, tmp_path):
     sizes = {}
     for sharing in ("stack_cls", "layerwise_implicit"):
