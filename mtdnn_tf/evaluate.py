@@ -13,7 +13,9 @@ _SCORE_FILES = flags.DEFINE_string(
     "score_files", None, "A folder for scores and submissions laid out as the original MT-DNN program writes them."
 )
 _WITHOUT_TRAIN_ROWS = flags.DEFINE_bool(
-    "without_train_rows", False, "Also score without the rows that are among the training rows of any task."
+    "without_train_rows",
+    False,
+    "Also score without the rows that are among the training rows (of test: also the development rows) of any task.",
 )
 _TASK_ATTENTION = flags.DEFINE_bool(
     "task_attention",

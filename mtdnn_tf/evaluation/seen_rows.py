@@ -17,6 +17,7 @@ from mtdnn_tf.tasks import TaskSpec
 def scores_without_train_rows(scorer: SplitScorer, tasks: Iterable[TaskSpec]) -> dict[str, Any]:
     """Score again what a scorer has scored, without the rows whose texts are among the training rows of any task.
 
+    Of a test split, rows are also left out that are among the development rows: the epoch was chosen by them.
     Of a ranking query none of the candidates is left where one of them was trained on. Texts are compared as in `overlaps`.
 
     Args:
@@ -27,7 +28,8 @@ def scores_without_train_rows(scorer: SplitScorer, tasks: Iterable[TaskSpec]) ->
         `left_out` {task: rows}; `tasks` {task: {metric: value}}, without tasks that no row is left of; `average`: the mean of
         the main metrics of those with a head of their own.
     """
-    trained = [fingerprints(read_examples(task, "train")) for task in tasks if "train" in task.sources]
+    before = ("train", "dev") if scorer.split == "test" else ("train",)
+    trained = [fingerprints(read_examples(task, split)) for task in tasks for split in before if split in task.sources]
     left_out: dict[str, int] = {}
     scores: dict[str, dict[str, float]] = {}
     for task, tokenized in scorer.splits:
