@@ -49,7 +49,7 @@ def test_every_mode_works_on_every_encoder_and_padding_changes_no_answer(tasks, 
         np.testing.assert_allclose(value, outputs[name], atol=1e-5)
 
 
-@pytest.mark.parametrize(("sharing", "pooler"), zip(LAYERWISE, ["pretrained", "none"], strict=True))
+@pytest.mark.parametrize(("sharing", "pooler"), list(zip(LAYERWISE, ["pretrained", "none"], strict=True)))
 def test_a_task_token_starts_as_the_cls_token_of_a_pretrained_encoder(tasks, sharing, pooler):
     """One task alone: before any step its token is [CLS], so that the model is the stacked one."""
     alone = build("bert", tasks[:1], sharing, pooler=pooler)

@@ -15,12 +15,12 @@ from tests.small import TINY, TINY_WORDS
 VOCABULARY = (*SPECIAL_TOKENS, "rain", "and", "more", "short", "a", "good", "day", "for", "walk.", "it", "is", "###")
 
 
-def _export(experiment, folder, sharing, kind, encoder):
-    """Export a single-text and a pair task, with its check."""
+def _export(experiment, folder, sharing, kind, encoder, check=True):
+    """Export a single-text and a pair task."""
     config = select_tasks(mtdnn.load_config(experiment, [f"model.sharing={sharing}"]), ["mood", "follows"])
     tasks = mtdnn.load_tasks(config)
     model = mtdnn.build_model(encoder, tasks, sharing, seed=1)
-    return mtdnn.export_saved_model(model, tasks, encoder, folder, kind, max_length=48, check=True)
+    return mtdnn.export_saved_model(model, tasks, encoder, folder, kind, max_length=48, check=check)
 
 
 QUICK = [("layerwise_implicit", "ids"), ("layerwise_explicit", "text")]
@@ -55,7 +55,7 @@ def test_an_implicit_token_needs_a_pass_for_each_task_and_no_more_weights(experi
     sizes = {}
     for sharing in ("stack_cls", "layerwise_implicit"):
         encoder = mtdnn.load_encoder(TINY, seed=1)
-        path = _export(experiment, tmp_path / sharing, sharing, "ids", encoder)
+        path = _export(experiment, tmp_path / sharing, sharing, "ids", encoder, check=False)
         sizes[sharing] = sum(file.stat().st_size for file in (path / "variables").iterdir())
     tokens = 2 * 32 * 4  # two tasks, d, bytes
     assert abs(sizes["layerwise_implicit"] - sizes["stack_cls"] - tokens) < 2000  # the index of names
