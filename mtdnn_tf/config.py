@@ -50,6 +50,7 @@ class SourceConfig:
 
     path: Name
     format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program)
+    rows: str | None = None  # part of a file's rows, as in "[:-200]" and "[-200:]"; None: all
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
     header: bool | None = None  # tsv and csv; None: as the ready-made task says, else true
@@ -127,7 +128,7 @@ class MixingConfig:
 class ModelConfig:
     """What is built on the encoder."""
 
-    sharing: str = "stack_cls"
+    sharing: str = "stack_cls"  # where tasks part: stack_cls, stack_pooling, layerwise_implicit, layerwise_explicit
     # pretrained (tanh, shared, fine-tuned) or none (the paper's words: [CLS] itself)
     pooler: Annotated[str, one_of("pretrained", "none")] = "pretrained"
     freeze_layers: CountOrNone = 0  # so many encoder layers, counted from below, and the embeddings stay as they are

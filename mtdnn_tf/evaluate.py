@@ -21,6 +21,16 @@ _SAVED_MODEL = flags.DEFINE_string(
 _SCORE_FILES = flags.DEFINE_string(
     "score_files", None, "A folder for scores and submissions laid out as the original MT-DNN program writes them."
 )
+_WITHOUT_TRAIN_ROWS = flags.DEFINE_bool(
+    "without_train_rows",
+    False,
+    "Also score without the rows that are among the training rows (of test: also the development rows) of any task.",
+)
+_TASK_ATTENTION = flags.DEFINE_bool(
+    "task_attention",
+    False,
+    "Write how much the tasks' tokens attend to each other (model.sharing: layerwise_explicit).",
+)
 
 
 def main() -> None:
@@ -58,17 +68,25 @@ def score_run(split: str) -> None:
     from mtdnn_tf.evaluation.report import score_table, write_scores
     from mtdnn_tf.evaluation.runs import find_weights, load_run
     from mtdnn_tf.evaluation.score_files import write_score_files
+    from mtdnn_tf.evaluation.seen_rows import scores_without_train_rows, seen_rows_note
+    from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
     from mtdnn_tf.training.checkpoints import read_state
 
     run = load_run(model_dir)
+    if _TASK_ATTENTION.value:
+        attention = task_attention(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
+        print(f"task attention: {' and '.join(str(path) for path in write_task_attention(model_dir, attention))}")
     scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
     scores = scorer()
+    unseen = {"without_train_rows": scores_without_train_rows(scorer, run.tasks)} if _WITHOUT_TRAIN_ROWS.value else {}
     output = _OUTPUT.value or model_dir / f"scores_{split}.json"
-    write_scores(output, split, scores)
+    write_scores(output, split, scores, **unseen)
     write_predictions(model_dir / "predictions", scorer, split)
     if _SCORE_FILES.value:
         write_score_files(_SCORE_FILES.value, scorer, split, read_state(find_weights(model_dir)).epoch)
     print(f"{score_table(scores, run.tasks)}\n")
+    for found in unseen.values():
+        print(f"{seen_rows_note(found)}; by task: {output}")
     print(f"scores: {output}; each answer: {model_dir / 'predictions'}/<task>_{split}.tsv")
     if _SCORE_FILES.value:
         print(f"in the original program's layout: {_SCORE_FILES.value}")

@@ -18,12 +18,13 @@ import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
 from mtdnn_tf.data.mixing import Mixture, build_mixture
+from mtdnn_tf.data.words import WordTokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
-from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
+from mtdnn_tf.evaluation.runs import VOCABULARY_FILE, Run, build_run_model, find_weights, read_run_config
 from mtdnn_tf.files import clear_leftovers, write_text_atomically
 from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
@@ -43,6 +44,7 @@ from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 _RUN_FILES = (
     "config.yaml",
     "tasks.yaml",
+    VOCABULARY_FILE,
     "metrics.jsonl",
     "scores.json",
     "report.html",
@@ -200,8 +202,22 @@ def _assemble(
 
 def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
     prepare_directory(run.config, run.model_dir, fresh, lock)
+    _keep_vocabulary(run)
     write_text_atomically(run.model_dir / "tasks.yaml", dump_tasks(run.tasks))
     _tell_skipped(run.model_dir / "skipped_rows.txt", mixture, scorer)
+
+
+def _keep_vocabulary(run: Run) -> None:
+    """Write the words of an encoder that reads words, or make sure that they are still those that the run was begun with."""
+    if not isinstance(run.encoder.tokenizer, WordTokenizer):
+        return
+    path, content = run.model_dir / VOCABULARY_FILE, "".join(f"{word}\n" for word in run.encoder.tokenizer.vocab)
+    if not path.is_file():
+        write_text_atomically(path, content)
+    elif path.read_text(encoding="utf-8") != content:
+        raise UserError(
+            f"{path}: the texts hold other words now than when this run began; put them back, or start over with --fresh"
+        )
 
 
 def _what_workers_share(config: ExperimentConfig, mixture: Mixture, scorer: SplitScorer) -> dict[str, str]:

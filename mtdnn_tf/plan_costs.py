@@ -24,7 +24,7 @@ _UNSTEADY = 0.1  # share by which machines vary from one minute to the next
 
 
 def memory_bytes(config: ExperimentConfig, encoder: Encoder, buckets: Mapping[str, Buckets], parameters: int) -> float:
-    """Estimate the peak memory of a training process on the CPU.
+    """Estimate the peak memory of a training process on the CPU; task tokens are not counted in the length.
 
     To the weights come the activations of the largest batch: a Transformer layer keeps for its gradient about 12 tensors of
     [B, L, d], 4 of [B, L, feed-forward] and 3 of [B, heads, L, L]; with `runtime.recompute`, only the layer at work does, the

@@ -1,4 +1,4 @@
-"""Well-known tasks ready to use: GLUE, SNLI, SciTail; what they are, and how their files are laid out.
+"""Well-known tasks ready to use: GLUE, SNLI, SciTail, FDU-MTL's reviews; what they are, and how their files are laid out.
 
 Label orders and task dropout as in the paper and the code of 2019; metrics as on the GLUE leaderboard; text columns named
 like the features of tensorflow-datasets. Labels are mapped by name: sources disagree on the numbers.
@@ -103,6 +103,11 @@ READY_MADE: dict[str, ReadyMade] = {
     ),
     "snli": ReadyMade(_classes(_PREMISE, _NLI), _NLI_LAYOUT, ignore_labels=_NO_GOLD),
     "scitail": ReadyMade(_classes(_PREMISE, ("neutral", "entails")), Layout(_SENTENCES)),
+    "fdu_mtl": ReadyMade(  # any of its sixteen (Liu, Qiu and Huang 2017)
+        _classes(("text",), ("negative", "positive")),
+        Layout((1,), 0, header=False),
+        labels=_digits("negative", "positive"),
+    ),
 }
 
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}

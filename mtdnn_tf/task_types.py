@@ -21,7 +21,7 @@ class TaskType:
 
 TASK_TYPES: dict[str, TaskType] = {
     "classification": TaskType(
-        heads=("linear", "san"),
+        heads=("linear", "mlp", "san"),
         losses=("cross_entropy",),
         known_metrics=("accuracy", "f1", "matthews", "accuracy_f1"),
         metrics=("accuracy",),
@@ -31,7 +31,7 @@ TASK_TYPES: dict[str, TaskType] = {
         has_labels=True,
     ),
     "regression": TaskType(
-        heads=("linear",),
+        heads=("linear", "mlp"),
         losses=("mean_squared_error",),
         known_metrics=("pearson", "spearman", "pearson_spearman"),
         metrics=("pearson", "spearman", "pearson_spearman"),
@@ -39,7 +39,7 @@ TASK_TYPES: dict[str, TaskType] = {
         arities=(1, 2),
     ),
     "ranking": TaskType(
-        heads=("linear",),
+        heads=("linear", "mlp"),
         losses=("list_softmax",),
         known_metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
         metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
@@ -48,6 +48,7 @@ TASK_TYPES: dict[str, TaskType] = {
     ),
 }
 
+SHARING_HEADS = {"stack_pooling": "mlp"}  # what a sharing mode takes in place of its types' default heads
 PAIR_HEADS = ("san",)  # read two texts against each other
 BINARY_METRICS = ("f1", "accuracy_f1")  # of the second of two labels
 

@@ -21,6 +21,7 @@ from mtdnn_tf.task_types import (
     KNOWN_METRICS,
     PAIR_HEADS,
     RESERVED_NAMES,
+    SHARING_HEADS,
     TASK_TYPES,
     TaskType,
 )
@@ -79,7 +80,8 @@ def load_tasks(config: ExperimentConfig) -> tuple[TaskSpec, ...]:
         UserError: `tasks.<name>.<key>`, the rule, and what came: an unknown type, head, loss or metric, one that does not suit
             the task, a name that cannot be used, texts, labels or a range that are missing or out of place.
     """
-    tasks = tuple(_complete(name, task) for name, task in config.tasks.items())
+    default_head = SHARING_HEADS.get(config.model.sharing)
+    tasks = tuple(_complete(name, task, default_head) for name, task in config.tasks.items())
     by_name = {task.name: task for task in tasks}
     for task in tasks:
         if task.head_of is not None:
@@ -87,7 +89,7 @@ def load_tasks(config: ExperimentConfig) -> tuple[TaskSpec, ...]:
     return tasks
 
 
-def _complete(name: str, written: TaskConfig) -> TaskSpec:
+def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskSpec:
     where = f"tasks.{name}"
     _check_name(where, name)
     ready = _ready_made(where, written)
@@ -98,7 +100,7 @@ def _complete(name: str, written: TaskConfig) -> TaskSpec:
         names = ", ".join(ready.task.text or ())
         raise UserError(f"{where}.text: {task.use} has the text columns {names}; received {', '.join(text)}")
     _check_outputs(where, task, kind)
-    head = task.head or (kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0])
+    head = task.head or default_head or (kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0])
     _check_suits(f"{where}.head", "head", head, KNOWN_HEADS, kind.heads, task.type)
     if head in PAIR_HEADS and len(text) != 2:
         raise UserError(f"{where}.head: {head!r} reads two texts against each other; text has {len(text)} column")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 TINY = "random://layers=2,hidden=32,heads=2,intermediate=64,positions=128"
+TINY_WORDS = "words://layers=2,hidden=32,heads=2,intermediate=64,embedding=16,positions=128"
 
 ROWS = {
     "mood": (

@@ -7,7 +7,7 @@ Of a row only two 64-bit digests are kept, so that half a million rows are compa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,17 @@ def _digests(rows: Iterable[Iterable[str]]) -> np.ndarray:
 
 def shared_rows(split: Fingerprints, train: Fingerprints) -> Found | None:
     """Return how many rows of a split are among the training rows, pairs in either order; None: none of them."""
-    rows = np.flatnonzero(np.isin(split.unordered, train.unordered))
+    rows = np.flatnonzero(seen_rows(split, [train]))
     if not len(rows):
         return None
     other = int(np.argmax(train.unordered == split.unordered[rows[0]]))
     return Found(len(rows), int(split.lines[rows[0]]), int(train.lines[other]))
+
+
+def seen_rows(split: Fingerprints, trained: Sequence[Fingerprints]) -> np.ndarray:
+    """Return which rows of a split are among the rows of training splits, pairs in either order, `[rows] bool`."""
+    known = np.concatenate([np.zeros(0, np.uint64), *(train.unordered for train in trained)])
+    return np.isin(split.unordered, known)
 
 
 def repeated_rows(split: Fingerprints) -> Found | None:

@@ -19,6 +19,7 @@ from mtdnn_tf.data.faults import Faults, RowError, each_row
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
+from mtdnn_tf.data.row_slices import sliced
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, split_path
 from mtdnn_tf.errors import UserError, unknown_name
@@ -102,6 +103,8 @@ def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None)
 
 def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     faults = Faults(source.on_error)
+    if source.rows is not None:
+        raise UserError(f"{source.path}: rows takes no part of a preprocessed file; give it whole")
     rows = [row for rows in faults.without(read_token_rows(task, source)) for row in rows]
     labels = None
     if labelled or (labelled is None and any(row.label for row in rows)):
@@ -127,7 +130,7 @@ READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = 
 def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     columns = find_columns(task, source, table, labelled)
     faults = Faults(source.on_error)
-    picked = each_row(table.rows, lambda line, values: _picked(source, table, columns, line, values))
+    picked = each_row(sliced(table.rows, source), lambda line, values: _picked(source, table, columns, line, values))
     rows = [row for row in faults.without(picked) if row is not None]
     labels = None
     if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
@@ -199,6 +202,7 @@ def _nothing_left(source: SourceConfig, origin: str, skipped: tuple[str, ...]) -
         first = shortened(skipped[0].removeprefix(f"{origin}:"), 300)
         return f"{origin}: no row is left; {len(skipped)} left out by `on_error: skip`, the first in line {first}"
     ignored = " that is not ignored" if source.ignore_labels else ""
+    ignored += f" among those of `rows: {source.rows}`" if source.rows else ""
     return f"{origin}: holds no row{ignored}; expected at least one"
 
 

@@ -24,7 +24,7 @@ _IDEOGRAPH = (
 )
 _PUNCTUATION = r"([!-/:-@\[-`{-~\p{P}])"
 _LONG_WORD = "\ue000"
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer:
@@ -32,6 +32,8 @@ class Tokenizer:
 
     Special tokens that stand in a text, such as "[SEP]", are text like any other.
     """
+
+    _inside = "##"  # what tokens inside a word start with
 
     def __init__(self, vocab: Sequence[str], lowercase: bool = True, strip_accents: bool | None = None) -> None:
         """Take the vocabulary in id order.
@@ -48,7 +50,7 @@ class Tokenizer:
         self.lowercase = lowercase
         self.strip_accents = lowercase if strip_accents is None else strip_accents
         ids = {token: index for index, token in enumerate(self.vocab)}
-        missing = [token for token in _SPECIAL if token not in ids]
+        missing = [token for token in SPECIAL_TOKENS if token not in ids]
         if missing:
             raise UserError(
                 f"vocabulary: {', '.join(missing)} must be in it; received {len(self.vocab)} tokens without"
@@ -56,11 +58,11 @@ class Tokenizer:
         if len(ids) < len(self.vocab):
             twice = next(token for index, token in enumerate(self.vocab) if ids[token] != index)
             raise UserError(f"vocabulary: every token must stand in it once; {twice!r} is there twice")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[token] for token in _SPECIAL)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[token] for token in SPECIAL_TOKENS)
         # The limit on bytes is never reached: words of more than MAX_WORD_LENGTH characters are replaced before.
         self._wordpiece = tf_text.FastWordpieceTokenizer(
             list(self.vocab),
-            suffix_indicator="##",
+            suffix_indicator=self._inside,
             max_bytes_per_word=4 * MAX_WORD_LENGTH + 4,
             token_out_type=tf.int32,
             unknown_token="[UNK]",
@@ -112,16 +114,22 @@ class Tokenizer:
 
     def _normalised(self, texts: tf.Tensor) -> tf.Tensor:
         """Return the texts cleaned, with spaces around ideographs and punctuation."""
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-        texts = tf.strings.regex_replace(texts, _SPACE, " ")
-        texts = tf.strings.regex_replace(texts, _REMOVED, "")
+        texts = clean(texts, self.lowercase, self.strip_accents)
         texts = tf.strings.regex_replace(texts, _IDEOGRAPH, r" \1 ")
-        if self.strip_accents:
-            texts = tf.strings.regex_replace(tf_text.normalize_utf8(texts, "NFD"), _ACCENT, "")
-        if self.lowercase:
-            # ICU would make a sigma at the end of a word final; the reference lower-cases each character by itself.
-            texts = tf.strings.lower(tf.strings.regex_replace(texts, "Σ", "σ"), encoding="utf-8")
         return tf.strings.regex_replace(texts, _PUNCTUATION, r" \1 ")
+
+
+def clean(texts: tf.Tensor, lowercase: bool, strip_accents: bool) -> tf.Tensor:
+    """Return texts `[batch] string` as valid UTF-8, any white space as a space, without control characters."""
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    texts = tf.strings.regex_replace(texts, _SPACE, " ")
+    texts = tf.strings.regex_replace(texts, _REMOVED, "")
+    if strip_accents:
+        texts = tf.strings.regex_replace(tf_text.normalize_utf8(texts, "NFD"), _ACCENT, "")
+    if lowercase:
+        # ICU would make a sigma at the end of a word final; the reference lower-cases each character by itself.
+        texts = tf.strings.lower(tf.strings.regex_replace(texts, "Σ", "σ"), encoding="utf-8")
+    return texts
 
 
 def pack(

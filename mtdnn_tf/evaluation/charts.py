@@ -1,9 +1,11 @@
-"""Line charts as inline SVG: all that the report needs, without a plotting library."""
+"""Line charts and heat maps as inline SVG: all that reports need, without a plotting library."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 Series = list[tuple[float, float]]
 
@@ -41,6 +43,36 @@ def line_chart(title: str, series: Mapping[str, Series]) -> str:
         parts.append(f'<rect x="{_WIDTH - _LEGEND + 12}" y="{down - 8}" width="10" height="10" fill="{colour}"/>')
         parts.append(f'<text x="{_WIDTH - _LEGEND + 28}" y="{down}">{html.escape(name)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def heat_map(title: str, names: Sequence[str], values: np.ndarray) -> str:
+    """Return an SVG of a square table of values of 0 or more: the greatest darkest, each with its number in percent.
+
+    Args:
+        title: of the picture.
+        names: of rows and columns.
+        values: `[names, names]`.
+    """
+    cell, margin = 44, 24 + 7 * max(len(name) for name in names)
+    size = margin + cell * len(names) + 8
+    greatest = float(values.max()) or 1.0
+    parts = [f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{html.escape(title)}">']
+    for index, name in enumerate(names):
+        middle, label = margin + cell * index + cell / 2, html.escape(name)
+        parts.append(f'<text x="{margin - 8}" y="{middle + 4:.0f}" text-anchor="end">{label}</text>')
+        turned = f"rotate(-90 {middle + 4:.0f} {margin - 8})"
+        parts.append(f'<text x="{middle + 4:.0f}" y="{margin - 8}" transform="{turned}">{label}</text>')
+        parts += [_cell(margin, cell, index, column, values[index, column], greatest) for column in range(len(names))]
+    return "".join([*parts, "</svg>"])
+
+
+def _cell(margin: int, cell: int, row: int, column: int, value: float, greatest: float) -> str:
+    left, top = margin + cell * column, margin + cell * row
+    return (
+        f'<rect x="{left}" y="{top}" width="{cell - 2}" height="{cell - 2}" fill="{_COLOURS[0]}" '
+        f'fill-opacity="{0.8 * value / greatest:.3f}"/>'
+        f'<text x="{left + cell / 2 - 1:.0f}" y="{top + cell / 2 + 4:.0f}" text-anchor="middle">{100 * value:.1f}</text>'
+    )
 
 
 def _range(values: list[float]) -> tuple[float, float]:

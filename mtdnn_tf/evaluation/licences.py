@@ -16,6 +16,8 @@ _LOOKED_AT = 100_000  # characters
 
 def weights_licence(source: str) -> str:
     """Return the licence of an encoder's weights, from the files of its folder; `source` as in `load_encoder`."""
+    if source.startswith("words://"):
+        source = source.partition("vectors=")[2].partition(",")[0] or "random://"
     if source.startswith("random://"):
         return "none needed: random numbers"
     folder = _package_folder(source) if source.startswith("package://") else Path(source)

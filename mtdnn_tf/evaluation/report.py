@@ -50,13 +50,13 @@ def scores_as_json(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
     return {"split": split, "tasks": by_task, **{name: scores[name] for name in scores if name not in by_task}}
 
 
-def write_scores(path: str | Path, split: str, scores: Mapping[str, Any]) -> None:
-    """Write scores.json."""
-    write_text_atomically(path, json.dumps(scores_as_json(split, scores), indent=2) + "\n")
+def write_scores(path: str | Path, split: str, scores: Mapping[str, Any], **more: Any) -> None:
+    """Write scores.json, with more keys beside its own."""
+    write_text_atomically(path, json.dumps(scores_as_json(split, scores) | more, indent=2) + "\n")
 
 
 def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, command: str = "") -> Path:
-    """Write report.html into the run directory: one page that needs nothing else, no script and no network."""
+    """Write report.html into the run directory."""
     events = read_metrics(run.model_dir / "metrics.jsonl")
     sections = [
         f"<h1>{_text(run.model_dir.name)}</h1>",
@@ -75,16 +75,20 @@ def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, comma
         "<h2>Data</h2>",
         _table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
     ]
-    page = (
+    path = run.model_dir / "report.html"
+    write_text_atomically(path, html_page(run.model_dir.name, sections))
+    return path
+
+
+def html_page(title: str, sections: Iterable[str]) -> str:
+    """Return a page that needs nothing else, no script and no network."""
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(run.model_dir.name)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(sections)
         + "\n</body></html>\n"
     )
-    path = run.model_dir / "report.html"
-    write_text_atomically(path, page)
-    return path
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -10,11 +10,15 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig, RuntimeConfig, load_config
+from mtdnn_tf.data.words import WordTokenizer, vocabulary_of_tasks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
+from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 from mtdnn_tf.training import checkpoints
+
+VOCABULARY_FILE = "vocab.txt"  # of a run whose encoder reads words
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,29 @@ class Run:
     model_dir: Path
 
 
-def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSpec, ...], Encoder]:
-    """Build what a configuration describes, with the encoder's own weights and fresh heads."""
+def build_run_model(
+    config: ExperimentConfig, vocabulary: Sequence[str] | None = None
+) -> tuple[keras.Model, tuple[TaskSpec, ...], Encoder]:
+    """Build what a configuration describes, with the encoder's own weights and fresh heads.
+
+    Args:
+        config: the experiment.
+        vocabulary: of an encoder on words that is opened again, whose word vectors are those of a checkpoint; None: what its
+            source names, or the words of the tasks.
+    """
     tasks = load_tasks(config)
-    encoder = load_encoder(config.encoder.source, dropout=config.encoder.dropout, seed=config.training.seed)
+    source = config.encoder.source if vocabulary is None else without_vectors(config.encoder.source)
+    words = words_settings(source)
+    if words is not None and vocabulary is None and not words["vocab"]:
+        vocabulary = vocabulary_of_tasks(tasks, words["min_count"])
+    encoder = load_encoder(source, dropout=config.encoder.dropout, seed=config.training.seed, vocabulary=vocabulary)
     if config.data.max_length > encoder.max_positions:
         raise UserError(
             f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
             f"encoder {config.encoder.source}"
         )
     encoder.backbone.freeze(config.model.freeze_layers)
-    encoder.backbone.fused = uses_fused_pass(config.runtime)
+    encoder.backbone.fused = uses_fused_pass(config.runtime, encoder.backbone.can_fuse)
     encoder.backbone.recompute = config.runtime.recompute
     if config.runtime.recompute and not encoder.backbone.fused:
         raise UserError(
@@ -48,12 +64,16 @@ def build_run_model(config: ExperimentConfig) -> tuple[keras.Model, tuple[TaskSp
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 
 
-def uses_fused_pass(runtime: RuntimeConfig) -> bool:
+def uses_fused_pass(runtime: RuntimeConfig, can_fuse: bool = True) -> bool:
     """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step.
 
     Raises:
-        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds.
+        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds, or of an encoder that has none.
     """
+    if not can_fuse:
+        if runtime.encoder == "fused":
+            raise UserError("runtime.encoder: 'fused' is there for BERT encoders only; use 'auto' or 'reference'")
+        return False
     if runtime.precision == "mixed_float16":
         if runtime.encoder == "fused":
             raise UserError(
@@ -76,9 +96,16 @@ def load_run(model_dir: str | Path) -> Run:
     model_dir = Path(model_dir)
     config = read_run_config(model_dir)
     weights = find_weights(model_dir)
-    model, tasks, encoder = build_run_model(config)
+    model, tasks, encoder = build_run_model(config, _read_vocabulary(model_dir, config))
     checkpoints.load_model(weights, model, tasks)
     return Run(model, tasks, encoder, config, model_dir)
+
+
+def _read_vocabulary(model_dir: Path, config: ExperimentConfig) -> Sequence[str] | None:
+    """Return the words of a run whose encoder reads words."""
+    if words_settings(config.encoder.source) is None:
+        return None
+    return WordTokenizer.from_file(model_dir / VOCABULARY_FILE).vocab
 
 
 def read_run_config(model_dir: str | Path) -> ExperimentConfig:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
+from keras import ops
 
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
 from mtdnn_tf.modeling.fused import FusedPass
 from mtdnn_tf.seeds import derive_seed
 
@@ -31,11 +33,10 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 @keras.saving.register_keras_serializable("mtdnn_tf")
-class BertEncoder(keras_hub.models.BertBackbone):
+class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
     """`keras_hub.models.BertBackbone` whose activation and LayerNorm epsilon are arguments and part of the config.
 
-    Inputs: `token_ids`, `segment_ids`, `padding_mask` (1 on real tokens), each `[batch, length] int32`.
-    Outputs: `sequence_output` `[batch, length, hidden]` and `pooled_output` `[batch, hidden]`, the tanh pooler on [CLS].
+    Inputs and outputs are those of `EncoderBackbone`; `pooled_output` is the tanh pooler on [CLS].
 
     KerasHub fixes tanh-approximate GELU and 1e-12 (its `BertBackbone`), whatever the checkpoint says; PyTorch BERTs use
     the erf form. tests/modeling/test_encoders.py tells when the attributes that are set here are renamed.
@@ -50,14 +51,6 @@ class BertEncoder(keras_hub.models.BertBackbone):
         self.hidden_activation = hidden_activation
         self.layer_norm_epsilon = layer_norm_epsilon
 
-        # === How a training step is computed: by fused kernels, or as KerasHub does ===
-        self.fused = False
-        # Whether the fused pass keeps each layer's input only, and computes the rest again for its gradient.
-        self.recompute = False
-
-        # What answers for the layers in inference; None: they do.
-        self.stand_in: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-
         # === What the checkpoint says ===
         self.embeddings_layer_norm.epsilon = layer_norm_epsilon
         for layer in self.transformer_layers:
@@ -65,27 +58,44 @@ class BertEncoder(keras_hub.models.BertBackbone):
             layer._self_attention_layer_norm.epsilon = layer_norm_epsilon
             layer._feedforward_layer_norm.epsilon = layer_norm_epsilon
 
-    def call(self, inputs: Mapping[str, Any], training: bool | None = None, mask: Any = None) -> dict[str, Any]:
-        """Return the outputs; where `fused` is set, those of a training step come from `FusedPass`.
+    def reference_pass(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> Outputs:
+        """Return the outputs of KerasHub's graph, or of its layers where first tokens are given."""
+        if first_tokens is None:
+            outputs: Outputs = keras_hub.models.BertBackbone.call(self, inputs, training=training)
+            return outputs
+        x, mask = self._embedded(inputs, first_tokens, training)
+        for layer in self.transformer_layers:
+            x = layer(x, padding_mask=mask, training=training)
+        return {"sequence_output": x, "pooled_output": self.pooled_dense(x[:, : first_tokens.shape[1]])}
 
-        Inference is KerasHub's graph, or that of `stand_in`.
-        """
-        if self.stand_in is not None and not training:
-            return self.stand_in(inputs)
-        if training and self.fused:
-            seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
-            return FusedPass(self, training=True, seed=seed)(inputs)
-        outputs: dict[str, Any] = super().call(inputs, training=training, mask=mask)
-        return outputs
+    def fused_pass(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
+        """Return the outputs of `FusedPass`."""
+        seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
+        return FusedPass(self, training=True, seed=seed)(inputs, first_tokens)
 
-    @contextmanager
-    def replaced_by(self, stand_in: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Iterator[None]:
-        """Within the block, let a function from inputs to outputs answer in inference: for graphs that are traced there."""
-        self.stand_in = stand_in
-        try:
-            yield
-        finally:
-            self.stand_in = None
+    def _embedded(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> tuple[Any, Any]:
+        """Return the first layer's input `[batch, k + length - 1, d]` and its padding mask."""
+        tokens = self.token_embedding(inputs["token_ids"])
+        segments = self.segment_embedding(inputs["segment_ids"])
+        x = self.embeddings_layer_norm(self.embeddings_add((tokens, self.position_embedding(tokens), segments)))
+        x, mask = put_first(first_tokens, x, inputs["padding_mask"])
+        return self.embeddings_dropout(x, training=training), mask
+
+    def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
+        """See `EncoderBackbone`."""
+        x, mask = self._embedded(inputs, first_tokens, training=False)
+        *lower, last = self.transformer_layers
+        for layer in lower:
+            x = layer(x, padding_mask=mask, training=False)
+        attention = last._self_attention_layer
+        return shares_among_first(attention._query_dense(x), attention._key_dense(x), mask, first_tokens.shape[1])
+
+    def initial_token(self, cls_id: int, seed: int) -> np.ndarray:
+        """Return what the embeddings give for [CLS], `[d] float32`."""
+        segment = self.segment_embedding.embeddings[0]
+        total = self.token_embedding.embeddings[cls_id] + self.position_embedding.position_embeddings[0] + segment
+        normalised: np.ndarray = ops.convert_to_numpy(self.embeddings_layer_norm(total[None]))[0].astype(np.float32)
+        return normalised
 
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.
@@ -110,6 +120,10 @@ class BertEncoder(keras_hub.models.BertBackbone):
         }
 
 
+def _bert_initializer(seed: int) -> keras.initializers.Initializer:
+    return keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
+
+
 def seed_dropout(model: keras.Model, seed: int) -> None:
     """Set the state of every random generator in the model, so that its dropout depends on `seed` alone."""
     weights = {id(variable) for variable in model.weights}
@@ -118,12 +132,11 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
         state.assign([derive_seed(seed, "dropout", str(index)), 0])
 
 
-def draw_weights(layer: keras.Layer, seed: int) -> None:
-    """Draw kernels and embeddings of a layer (or model) anew from BERT's N(0, 0.02), truncated at two deviations.
+def draw_weights(layer: keras.Layer, seed: int, initializer: Callable[[int], Any] = _bert_initializer) -> None:
+    """Draw kernels and embeddings of a layer (or model) anew, from BERT's N(0, 0.02) truncated at two deviations by default.
 
     Biases and LayerNorm are left as they are. The values depend on `seed` and the variables' order alone.
     """
     for index, variable in enumerate(layer.weights):
         if variable.name in ("kernel", "embeddings", "position_embeddings"):
-            normal = keras.initializers.TruncatedNormal(stddev=0.02, seed=derive_seed(seed, "weights", str(index)))
-            variable.assign(normal(variable.shape))
+            variable.assign(initializer(derive_seed(seed, "weights", str(index)))(variable.shape))

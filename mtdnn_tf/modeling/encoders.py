@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,19 @@ import keras_hub
 from absl import logging
 
 from mtdnn_tf.data.text import Tokenizer
-from mtdnn_tf.errors import UserError, unknown_name
-from mtdnn_tf.modeling.bert import BertEncoder, draw_weights, seed_dropout
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.backbone import EncoderBackbone
+from mtdnn_tf.modeling.bert import draw_weights, seed_dropout
 from mtdnn_tf.modeling.directories import DIRECTORY_FORMS, Loaded, build_backbone, load_directory
+from mtdnn_tf.modeling.source_settings import parse_settings
+from mtdnn_tf.modeling.word_encoders import WORDS, load_words
 from mtdnn_tf.seeds import derive_seed
 
 FORMS = (
     "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",
     "package://<python package>/<folder>",
     "random://layers=2,hidden=64,...",
+    "words://layers=4,hidden=300,...",
     "hf://<owner>/<model>",
     "kaggle://<owner>/<model>/keras/<variant>",
     "a KerasHub preset name such as bert_base_en_uncased",
@@ -52,9 +56,9 @@ CHARACTER_VOCABULARY = (
 
 @dataclass(frozen=True)
 class Encoder:
-    """A BERT with its tokenizer, and what the checkpoint says of itself."""
+    """A backbone with its tokenizer, and what the checkpoint says of itself."""
 
-    backbone: BertEncoder  # named "encoder"; its docstring tells inputs and outputs
+    backbone: EncoderBackbone  # a Keras model named "encoder"; its docstring tells inputs and outputs
     tokenizer: Tokenizer
     source: str  # as given to `load_encoder`
     has_pooler: bool = True  # False: the weights hold none, and `pooled_output` starts from random weights
@@ -85,20 +89,24 @@ class Encoder:
         return self.backbone.count_params()
 
 
-def load_encoder(source: str, *, dropout: float = 0.1, seed: int | None = None) -> Encoder:
+def load_encoder(
+    source: str, *, dropout: float = 0.1, seed: int | None = None, vocabulary: Sequence[str] | None = None
+) -> Encoder:
     """Load an encoder and its tokenizer.
 
     Args:
         source: one of `FORMS`. A directory that exists is taken before a preset of the same name.
         dropout: the rate of every dropout in the encoder, attention's too.
         seed: makes the dropout masks, and a pooler that the weights lack, a function of this number alone.
+        vocabulary: of a source `words://`, in place of the file that it names.
 
     Raises:
         UserError: the source is unknown, incomplete, damaged or no BERT, or can't be downloaded.
     """
     if not 0 <= dropout < 1:
         raise UserError(f"encoder.dropout: must be at least 0 and below 1. Received: {dropout}")
-    loaded = _load(source, dropout)
+    of_run = vocabulary is not None and source.startswith(WORDS)
+    loaded = _load_words("", source, dropout, vocabulary) if of_run else _load(source, dropout)
     if loaded.tokenizer.vocab_size > loaded.backbone.vocabulary_size:
         raise UserError(
             f"{source}: the vocabulary has {loaded.tokenizer.vocab_size} tokens, "
@@ -170,7 +178,7 @@ def _fetch_huggingface(handle: str) -> str:
 
 
 def _load_random(rest: str, source: str, dropout: float) -> Loaded:
-    values = _parse_random(rest, source)
+    values = parse_settings(rest, source, _RANDOM_DEFAULTS)
     vocabulary = values["vocab"]
     tokenizer = Tokenizer.from_file(vocabulary) if vocabulary else Tokenizer(CHARACTER_VOCABULARY)
     config = {
@@ -187,22 +195,18 @@ def _load_random(rest: str, source: str, dropout: float) -> Loaded:
     return Loaded(backbone, tokenizer)
 
 
-def _parse_random(rest: str, source: str) -> dict[str, Any]:
-    values = dict(_RANDOM_DEFAULTS)
-    for item in filter(None, rest.split(",")):
-        key, _, value = item.partition("=")
-        if key not in values:
-            raise UserError(unknown_name(source, "key", key, values))
-        try:
-            values[key] = type(_RANDOM_DEFAULTS[key])(value)
-        except ValueError:
-            raise UserError(f"{source}: {key} must be a whole number. Received: {value!r}") from None
-    return values
+def _load_words(rest: str, source: str, dropout: float, vocabulary: Sequence[str] | None = None) -> Loaded:
+    def load_bert(vectors: str) -> tuple[EncoderBackbone, Tokenizer]:
+        loaded = _load(vectors, dropout)
+        return loaded.backbone, loaded.tokenizer
+
+    return load_words(source, dropout, vocabulary, load_bert)
 
 
 SCHEMES: dict[str, Callable[[str, str, float], Loaded]] = {
     "package": _load_package,
     "random": _load_random,
+    "words": _load_words,
     "kaggle": partial(_load_remote, _fetch_kaggle),
     "hf": partial(_load_remote, _fetch_huggingface),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtdnn_tf.modeling.backbone import put_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
@@ -29,23 +30,27 @@ class FusedPass:
         self._levels = dropped_levels(backbone.dropout) if training else 0
         self._seed, self._sites = seed, 0
 
-    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]` of the encoder's inputs."""
+    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the encoder's outputs; see `EncoderBackbone`."""
         backbone = self._backbone
         rows = tf.shape(inputs["token_ids"])[0]
         filled = {
             name: tf.pad(inputs[name], [[0, -rows % _ROWS], [0, 0]])
             for name in ("token_ids", "segment_ids", "padding_mask")
         }
-        batch, length = tf.unstack(tf.shape(filled["token_ids"]))
-        bias = tf.where(filled["padding_mask"] > 0, 0.0, _PADDING)
-        x = self._embedded(filled)  # [batch length, d]
+        if first_tokens is not None:
+            first_tokens = tf.pad(first_tokens, [[0, -rows % _ROWS], [0, 0], [0, 0]])
+        x, mask = self._embedded(filled, first_tokens)  # [batch length, d]
+        batch, length = tf.unstack(tf.shape(mask))
+        bias = tf.where(mask > 0, 0.0, _PADDING)
         for layer in backbone.transformer_layers:
             x = self._recomputed(layer, x, bias, batch, length)
         sequence = tf.reshape(x, [batch, length, backbone.hidden_dim])[:rows]
-        return {"sequence_output": sequence, "pooled_output": backbone.pooled_dense(sequence[:, 0])}
+        pooled = sequence[:, 0] if first_tokens is None else sequence[:, : first_tokens.shape[1]]
+        return {"sequence_output": sequence, "pooled_output": backbone.pooled_dense(pooled)}
 
-    def _embedded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _embedded(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the first layer's input `[batch length, d]` and its padding mask `[batch, length]`."""
         backbone = self._backbone
         tokens = tf.reshape(inputs["token_ids"], [-1])
         segments = tf.reshape(inputs["segment_ids"], [-1])
@@ -61,10 +66,14 @@ class FusedPass:
         nothing = tf.zeros([backbone.hidden_dim], self._dtype)
         normalise = bias_dropout_residual_norm(norm.epsilon, 0)
         x = normalise(total, nothing, tf.zeros_like(total), *_scale_and_shift(norm), self._no_bytes())
+        mask = inputs["padding_mask"]
+        if first_tokens is not None:
+            joined, mask = put_first(first_tokens, tf.reshape(x, [batch, length, backbone.hidden_dim]), mask)
+            x = tf.reshape(joined, [-1, backbone.hidden_dim])
         if not self._levels:
-            return x
+            return x, mask
         keep = self._bytes(tf.shape(x)) >= tf.constant(self._levels, tf.uint8)
-        return x * tf.cast(tf.where(keep, 256 / (256 - self._levels), 0.0), self._dtype)
+        return x * tf.cast(tf.where(keep, 256 / (256 - self._levels), 0.0), self._dtype), mask
 
     def _recomputed(self, layer: Any, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Return a layer's output; where asked for, its gradient keeps only `x` and goes through the layer again."""

@@ -67,6 +67,31 @@ class LinearHead(Head):
         return self.dense(self.dropout(vector, training=training))
 
 
+class MLPHead(Head):
+    """Dropout, a ReLU layer of the encoder's feed-forward width, and a dense layer on the sentence vector (d -> d_ff -> C).
+
+    The head of the stacked structure with mean pooling (Sun 2019; see `sharing.py`).
+    """
+
+    def __init__(self, task: TaskSpec, *, dropout: float, seed: int, width: int, **kwargs: Any) -> None:
+        """Take the width d_ff of the hidden layer; see `Head`."""
+        super().__init__(task, dropout=dropout, seed=seed)
+        self.dropout = self._dropout("dropout")
+        self.hidden = self._dense(width, "hidden")
+        self.dense = self._dense(self.outputs, "logits")
+
+    def build(self, sequence_shape: Any, vector_shape: Any, *_: Any, **__: Any) -> None:
+        """Create the weights: d d_ff + d_ff + d_ff C + C."""
+        self.hidden.build(vector_shape)
+        self.dense.build((None, self.hidden.units))
+
+    def call(
+        self, sequence: Any, vector: Any, segment_ids: Any, padding_mask: Any, training: bool | None = None
+    ) -> Any:
+        """Return logits; see `Head`."""
+        return self.dense(ops.relu(self.hidden(self.dropout(vector, training=training))))
+
+
 class SANHead(Head):
     """Stochastic answer network for text pairs (paper, Eq. 3 and 4): K reasoning steps over premise and hypothesis.
 
@@ -170,11 +195,13 @@ def _attend(scores: Any, allowed: Any, values: Any) -> Any:
 
 
 # A head is added here, and its name to the task types that take it.
-HEADS: dict[str, type[Head]] = {"linear": LinearHead, "san": SANHead}
+HEADS: dict[str, type[Head]] = {"linear": LinearHead, "mlp": MLPHead, "san": SANHead}
 
 
-def build_head(task: TaskSpec, *, dropout: float, san_steps: int, san_prediction_dropout: float, seed: int) -> Head:
-    """Return the head of a task, not yet built.
+def build_head(
+    task: TaskSpec, *, dropout: float, san_steps: int, san_prediction_dropout: float, width: int, seed: int
+) -> Head:
+    """Return the head of a task, not yet built; `width` is the encoder's feed-forward width.
 
     Raises:
         UserError: the head is unknown or does not suit the task.
@@ -182,5 +209,8 @@ def build_head(task: TaskSpec, *, dropout: float, san_steps: int, san_prediction
     if task.head not in HEADS:
         raise UserError(unknown_name(f"tasks.{task.name}.head", "head", task.head, HEADS))
     rate = dropout if task.dropout is None else task.dropout
-    options = {"steps": san_steps, "prediction_dropout": san_prediction_dropout} if task.head == "san" else {}
-    return HEADS[task.head](task, dropout=rate, seed=seed, **options)
+    options: dict[str, dict[str, Any]] = {
+        "san": {"steps": san_steps, "prediction_dropout": san_prediction_dropout},
+        "mlp": {"width": width},
+    }
+    return HEADS[task.head](task, dropout=rate, seed=seed, **options.get(task.head, {}))

@@ -10,7 +10,8 @@ from mtdnn_tf.config import ModelConfig
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.modeling.heads import Head, build_head
-from mtdnn_tf.modeling.sharing import SHARING_MODES
+from mtdnn_tf.modeling.sharing import SHARING_MODES, Sharing, TaskToken, View, check_sharing
+from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
 
 INPUTS = ("token_ids", "segment_ids", "padding_mask")
@@ -27,13 +28,14 @@ def build_model(
     san_prediction_dropout: float = 0.1,
     seed: int = 0,
 ) -> keras.Model:
-    """Build the network of Liu et al. (2019), Figure 1.
+    """Build the network of Liu et al. (2019), Figure 1, or one that shares otherwise.
 
     Args:
         encoder: shared by all tasks; the model holds its backbone as the layer `encoder`.
         tasks: each becomes an output; those with `head_of` use another task's and get none.
         sharing: of `SHARING_MODES`.
-        pooler: what linear heads see: `pretrained` (the encoder's tanh pooler) or `none` (the [CLS] position itself).
+        pooler: what linear heads see: `pretrained` (the encoder's tanh pooler) or `none` (the [CLS] position itself). The mean of
+            `stack_pooling` takes no part of it.
         dropout: of heads whose task names none.
         san_steps: K of the SAN heads.
         san_prediction_dropout: how often a SAN step is left out of the mean in training.
@@ -46,14 +48,23 @@ def build_model(
     Raises:
         UserError: an unknown name, two tasks of one name, a head that does not suit its task, or no task at all.
     """
-    if sharing not in SHARING_MODES:
-        raise UserError(unknown_name("model.sharing", "sharing mode", sharing, SHARING_MODES))
+    check_sharing(sharing, pooler)
     owners = [task for task in tasks if task.head_of is None]
     names = [task.name for task in owners]
     if not names or len(set(names)) < len(names):
         raise UserError(f"tasks: needs one or more tasks of different names, received {', '.join(names) or 'none'}")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
-    sequence, vector = SHARING_MODES[sharing](encoder.backbone(inputs), pooler)
+    views = SHARING_MODES[sharing](
+        Sharing(
+            encoder.backbone,
+            inputs,
+            names,
+            pooler,
+            lambda owner: encoder.backbone.initial_token(
+                encoder.tokenizer.cls_id, derive_seed(seed, "first_tokens", owner)
+            ),
+        )
+    )
     outputs = {}
     for task in owners:
         head = build_head(
@@ -61,9 +72,10 @@ def build_model(
             dropout=dropout,
             san_steps=san_steps,
             san_prediction_dropout=san_prediction_dropout,
+            width=encoder.backbone.intermediate_dim,
             seed=seed,
         )
-        outputs[task.name] = head(sequence, vector, inputs["segment_ids"], inputs["padding_mask"])
+        outputs[task.name] = head(*views[task.name], inputs["segment_ids"], inputs["padding_mask"])
     return keras.Model(inputs, outputs, name="mtdnn")
 
 
@@ -94,17 +106,39 @@ def task_model(model: keras.Model, name: str) -> keras.Model:
     return keras.Model(model.input, model.output[name], name=f"mtdnn_{name}")
 
 
-def shared_model(model: keras.Model) -> keras.Model:
-    """Return the part below the heads: outputs the sequence `[batch, length, d]` and the sentence vector `[batch, d]`."""
-    sequence, vector, *_ = _heads(model)[0].input
+def shared_model(model: keras.Model, name: str | None = None) -> keras.Model:
+    """Return the part below a task's head (None: the first one): outputs the sequence `[batch, length, d]` and the vector `[batch, d]`."""
+    sequence, vector = head_views(model)[name or heads_of(model)[0].name]
     return keras.Model(model.input, [sequence, vector], name="mtdnn_shared")
 
 
+def head_views(model: keras.Model) -> dict[str, View]:
+    """Return the Keras tensors that each head sees; where tasks part on top of the encoder, all heads see the same two."""
+    return {head.name: View(*head.input[:2]) for head in heads_of(model)}
+
+
+def view_model(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """Return the part below several tasks' heads: outputs {task: {"sequence": `[batch, length, d]`, "vector": `[batch, d]`}}."""
+    views = head_views(model)
+    return keras.Model(model.input, {name: views[name]._asdict() for name in names}, name="mtdnn_views")
+
+
 def parameter_counts(model: keras.Model) -> dict[str, int]:
-    """Return the number of weights of each part: `encoder` and `heads/<task>`."""
-    heads = {f"heads/{head.name}": head.count_params() for head in _heads(model)}
-    return {"encoder": model.get_layer("encoder").count_params(), **heads}
+    """Return the number of weights of each part: `encoder`, `first_tokens/<task>` where there are any, and `heads/<task>`."""
+    return {name: layer.count_params() for name, layer in named_parts(model).items()}
 
 
-def _heads(model: keras.Model) -> list[Head]:
+def named_parts(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Return the layers that hold the weights, by the name that checkpoints keep them under."""
+    tokens = {f"first_tokens/{token.owner}": token for token in first_tokens(model)}
+    return {"encoder": model.get_layer("encoder"), **tokens, **{f"heads/{head.name}": head for head in heads_of(model)}}
+
+
+def first_tokens(model: keras.Model) -> list[TaskToken]:
+    """Return the layers of the tasks' own tokens, in any order; none where tasks part on top."""
+    return [layer for layer in model.layers if isinstance(layer, TaskToken)]
+
+
+def heads_of(model: keras.Model) -> list[Head]:
+    """Return the heads."""
     return [layer for layer in model.layers if isinstance(layer, Head)]

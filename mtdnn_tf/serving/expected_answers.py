@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, shared_model
+from mtdnn_tf.modeling.model import INPUTS, head_views, view_model
+from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.tasks import TaskSpec
 
 Arrays = dict[str, np.ndarray]
@@ -62,7 +63,7 @@ class _Asked:
     tokenizer: Tokenizer
     max_length: int
     kind: str
-    known: dict[tuple[int, str], tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    known: dict[tuple[int, str], tuple[dict[str, tf.Tensor], dict[str, View]]] = field(default_factory=dict)
 
     def task(self, task: TaskSpec) -> Case:
         outputs = self._answer(task, full=True)
@@ -94,12 +95,14 @@ class _Asked:
         return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs))
 
     def encode(self) -> Case:
-        ids, sequence, vector = self._encoded(1, "premise_first")
-        outputs = {
-            "token_embeddings": sequence.numpy(),
-            "pooled": vector.numpy(),
-            "token_mask": ids["padding_mask"].numpy(),
-        }
+        ids, views = self._encoded(1, "premise_first")
+        outputs = {"token_mask": ids["padding_mask"].numpy()}
+        # Where tasks part on top of the encoder, all see the same.
+        distinct = {id(view.vector): name for name, view in reversed(views.items())}
+        for name in distinct.values():
+            prefix = f"{name}." if len(distinct) > 1 else ""
+            outputs[f"{prefix}token_embeddings"] = views[name].sequence.numpy()
+            outputs[f"{prefix}pooled"] = views[name].vector.numpy()
         return Case(self._inputs(("text",), "premise_first"), outputs)
 
     def _inputs(self, columns: Sequence[str], pair_order: str) -> Arrays:
@@ -117,18 +120,28 @@ class _Asked:
         return {name: encoded[name].numpy() for name in INPUTS}
 
     def _answer(self, task: TaskSpec, full: bool, pair_order: str | None = None) -> Arrays:
-        ids, sequence, vector = self._encoded(len(task.text), pair_order or task.pair_order)
+        ids, views = self._encoded(len(task.text), pair_order or task.pair_order)
         head = self.model.get_layer(task.name)
-        logits = head(sequence, vector, ids["segment_ids"], ids["padding_mask"], training=False)
+        logits = head(*views[task.name], ids["segment_ids"], ids["padding_mask"], training=False)
         return _outputs(task, _float(logits), full)
 
-    def _encoded(self, count: int, pair_order: str) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Return ids, sequence and sentence vector, float32, of the sample texts; the encoder runs once for each kind of input."""
+    def _encoded(self, count: int, pair_order: str) -> tuple[dict[str, tf.Tensor], dict[str, View]]:
+        """Return ids and what each head sees, float32, of the sample texts; computed once for each kind of input."""
         if (count, pair_order) not in self.known:
             ids = {name: tf.constant(value) for name, value in self._ids(count, pair_order).items()}
-            sequence, vector = shared_model(self.model)(ids, training=False)
-            self.known[count, pair_order] = ids, tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
+            self.known[count, pair_order] = ids, self._seen(ids)
         return self.known[count, pair_order]
+
+    def _seen(self, ids: dict[str, tf.Tensor]) -> dict[str, View]:
+        """Return the views of all heads; heads that see the same share one view."""
+        views = head_views(self.model)
+        first = {id(view.vector): name for name, view in reversed(views.items())}
+        values = view_model(self.model, list(first.values()))(ids, training=False)
+        found = {
+            key: View(*(tf.cast(values[name][part], tf.float32) for part in View._fields))
+            for key, name in first.items()
+        }
+        return {name: found[id(view.vector)] for name, view in views.items()}
 
 
 def _outputs(task: TaskSpec, logits: np.ndarray, full: bool) -> Arrays:

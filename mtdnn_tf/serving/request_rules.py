@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.bert import BertEncoder
+from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.modeling.model import INPUTS
 
 
@@ -28,7 +28,7 @@ def checked_texts(texts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return [tf.identity(text) for text in texts]
 
 
-def checked_ids(inputs: Sequence[tf.Tensor], encoder: BertEncoder) -> list[tf.Tensor]:
+def checked_ids(inputs: Sequence[tf.Tensor], encoder: EncoderBackbone) -> list[tf.Tensor]:
     """Return `token_ids`, `segment_ids` and `padding_mask` of a request, each `[batch, length] int32`.
 
     Out of its table, a negative id would silently be another token's, and on a GPU any id a vector of zeros.

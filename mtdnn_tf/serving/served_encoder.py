@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.backbone import EncoderBackbone, put_first
 from mtdnn_tf.modeling.bert import BertEncoder
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, WeightFormat, constant
 
@@ -51,18 +53,30 @@ class ServedEncoder(tf.Module):
         self.layers = [_Layer(layer, scale, stored) for layer in backbone.transformer_layers]
         self.pooler = _Dense(backbone.pooled_dense, stored=stored)
 
-    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]`, float32, of the encoder's inputs."""
+    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the encoder's outputs, float32; see `EncoderBackbone`."""
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
         width = self.token.values.shape[1]
         total = self.token(inputs["token_ids"]) + self.segment(inputs["segment_ids"])
         x = self.norm(tf.reshape(total + self.position(tf.range(length)), [-1, width]), self._epsilon)
-        padding = tf.reshape(tf.where(inputs["padding_mask"] > 0, 0.0, _PADDING), [batch, 1, 1, length])
-        padding = tf.cast(padding, self._compute)
+        mask = inputs["padding_mask"]
+        if first_tokens is not None:
+            joined, mask = put_first(first_tokens, tf.reshape(x, [batch, length, width]), mask)
+            length += first_tokens.shape[1] - 1
+            x = tf.reshape(joined, [-1, width])
+        padding = tf.cast(tf.where(mask > 0, 0.0, _PADDING), self._compute)
+        padding = tf.reshape(padding, [batch, 1, 1, length])
         for layer in self.layers:
             x = self._through(layer, x, padding, [batch, length, width])
         sequence = tf.reshape(x, [batch, length, width])
-        return {"sequence_output": sequence, "pooled_output": tf.tanh(_float32(self.pooler(sequence[:, 0])))}
+        return {"sequence_output": sequence, "pooled_output": self._pooled(sequence, first_tokens)}
+
+    def _pooled(self, sequence: tf.Tensor, first_tokens: tf.Tensor | None) -> tf.Tensor:
+        if first_tokens is None:
+            return tf.tanh(_float32(self.pooler(sequence[:, 0])))
+        count, width = first_tokens.shape[1], sequence.shape[-1]
+        pooled = tf.tanh(_float32(self.pooler(tf.reshape(sequence[:, :count], [-1, width]))))
+        return tf.reshape(pooled, [-1, count, width])
 
     def _through(self, layer: _Layer, x: tf.Tensor, padding: tf.Tensor, shape: list[Any]) -> tf.Tensor:
         batch, length, width = shape
@@ -73,6 +87,34 @@ class ServedEncoder(tf.Module):
         x = layer.attention_norm(x + _float32(layer.output(context)), self._epsilon)
         hidden = _ACTIVATIONS[self._activation](layer.inner(x))
         return layer.final_norm(x + _float32(layer.outer(hidden)), self._epsilon)
+
+
+class KerasEncoder(tf.Module):
+    """An encoder of another kind: answers as its Keras layers do, and holds their weights."""
+
+    def __init__(self, backbone: EncoderBackbone) -> None:
+        """Take the weights themselves, no copies."""
+        super().__init__(name="encoder")
+        self.weights = [weight.value for weight in backbone.weights]
+        # Behind a function: Keras layers that tf.Module can see are saved a second time.
+        self._backbone = lambda: backbone
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the encoder's outputs; see `EncoderBackbone`."""
+        return self._backbone().reference_pass(inputs, first_tokens, training=False)
+
+
+def served_encoder(backbone: EncoderBackbone, weights: str = "float32") -> ServedEncoder | KerasEncoder:
+    """Return what answers for an encoder in an exported model, on weights in one of `WEIGHT_FORMATS`.
+
+    Raises:
+        UserError: the encoder is no BERT, and its weights should be stored in anything but float32.
+    """
+    if isinstance(backbone, BertEncoder):
+        return ServedEncoder(backbone, weights)
+    if weights != "float32":
+        raise UserError(f"export.weights: of encoders on words only float32 can be exported; received {weights}")
+    return KerasEncoder(backbone)
 
 
 class _Dense(tf.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, shared_model
+from mtdnn_tf.modeling.model import INPUTS, first_tokens, head_views, view_model
+from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
-from mtdnn_tf.serving.served_encoder import ServedEncoder
+from mtdnn_tf.serving.served_encoder import served_encoder
 from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
 
@@ -51,23 +53,28 @@ class ServedModel(tf.Module):
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
-        backbone = model.get_layer("encoder")
-        self.encoder = ServedEncoder(backbone, weights)
-        shared = shared_model(model)
+        self.encoder = served_encoder(model.get_layer("encoder"), weights)
+        self.first_tokens = [token.embedding.value for token in first_tokens(model)]
+        views = head_views(model)
+        # Where tasks part on top of the encoder, all heads see the same: one group.
+        self._groups = list(_grouped(self._tasks, lambda task: id(views[task.name].vector)).values())
+        known: dict[Any, Any] = {}
+        # Hidden likewise: what calls these functions brings them along, and a tf.function in sight is traced anew when it is
+        # saved, with all that it calls.
+        self._known = lambda: known
 
-        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS])
-        def encode_ids(
-            token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
-            with backbone.replaced_by(self.encoder):
-                sequence, vector = shared(inputs, training=False)
-            return tf.cast(sequence, tf.float32), tf.cast(vector, tf.float32)
+    def _views(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> dict[str, View]:
+        """Return what the heads of these tasks see, float32."""
+        encode = self._once(("views", *names), lambda *ids: self._encoded(names, ids), ids)
+        return dict(zip(names, itertools.starmap(View, encode(*ids)), strict=True))
 
-        shared_functions: dict[Any, Any] = {"encode": encode_ids}
-        # Hidden likewise: what calls them brings them along, and a tf.function in sight is traced anew when it is saved, with
-        # all that it calls.
-        self._shared = lambda: shared_functions
+    def _encoded(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        model, *_ = self._hidden()
+        backbone, below = model.get_layer("encoder"), view_model(model, names)
+        with backbone.replaced_by(self.encoder):
+            outputs = below(dict(zip(INPUTS, ids, strict=True)), training=False)
+        views = [View(**outputs[name]) for name in names]
+        return [(tf.cast(view.sequence, tf.float32), tf.cast(view.vector, tf.float32)) for view in views]
 
     def signatures(self, metadata: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the functions to save, and the method names of those that are not plain predictions."""
@@ -106,19 +113,24 @@ class ServedModel(tf.Module):
         return with_a_position([encoded[name] for name in INPUTS])
 
     def _logits(self, tasks: Sequence[TaskSpec], inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule."""
+        """Return logits by task; the encoder runs once for each pair order among the tasks, that is once as a rule.
+
+        With an implicit task token in every layer it runs once for each task.
+        """
         logits: dict[str, tf.Tensor] = {}
-        for order in dict.fromkeys(task.pair_order for task in tasks):
+        for order, asked in _grouped(tasks, lambda task: task.pair_order).items():
             ids = self._ids(inputs, order)
-            together = [task for task in tasks if task.pair_order == order]
-            from_texts = (*self._shared()["encode"](*ids), *ids[1:])
-            heads = self._once(tuple(task.name for task in together), partial(self.heads, together), from_texts)
-            logits |= heads(*from_texts)
+            groups = {group[0].name: [task for task in group if task in asked] for group in self._groups}
+            views = self._views([name for name, group in groups.items() if group], ids)
+            for name, view in views.items():
+                seen, together = (*view, *ids[1:]), groups[name]
+                heads = self._once(tuple(task.name for task in together), partial(self.heads, together), seen)
+                logits |= heads(*seen)
         return logits
 
     def _once(self, key: Any, function: Callable[..., Any], inputs: Sequence[tf.Tensor]) -> Any:
         """Return a function's graph, made when it is first asked for by this key."""
-        known = self._shared()
+        known = self._known()
         if key not in known:
             specs = [tf.TensorSpec(value.shape, value.dtype) for value in inputs]
             known[key] = tf.function(function, autograph=False, input_signature=specs)
@@ -177,11 +189,33 @@ class ServedModel(tf.Module):
     def _encode_signature(self) -> Any:
         def encode(*inputs: tf.Tensor) -> Tensors:
             ids = self._ids(inputs, "premise_first")
-            sequence, vector = self._shared()["encode"](*ids)
-            return {"token_embeddings": sequence, "pooled": vector, "token_mask": ids[2]}
+            names = [group[0].name for group in self._groups]
+            return encode_tensors(self._views(names, ids), ids[2])
 
         specs = self._specs(("text",) if self._kind == "text" else INPUTS)
         return _named(_by_dict(encode, specs), specs)
+
+
+def encode_tensors(views: Mapping[str, View], padding_mask: tf.Tensor) -> Tensors:
+    """Return the outputs of `encode`.
+
+    Returns:
+        `token_embeddings` float32 `[batch, length, d]`, `pooled` float32 `[batch, d]`, `token_mask` int32 `[batch, length]`.
+        Where each task sees the texts in its own way, the first two are there for each: `<task>.token_embeddings`, `<task>.pooled`.
+    """
+    found = {"token_mask": padding_mask}
+    for name, view in views.items():
+        prefix = f"{name}." if len(views) > 1 else ""
+        found |= {f"{prefix}token_embeddings": view.sequence, f"{prefix}pooled": view.vector}
+    return found
+
+
+def _grouped(tasks: Sequence[TaskSpec], key: Callable[[TaskSpec], Any]) -> dict[Any, list[TaskSpec]]:
+    """Return the tasks of each key, in their order."""
+    found: dict[Any, list[TaskSpec]] = {}
+    for task in tasks:
+        found.setdefault(key(task), []).append(task)
+    return found
 
 
 def answer_tensors(task: TaskSpec, logits: tf.Tensor, full: bool) -> Tensors:

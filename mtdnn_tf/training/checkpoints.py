@@ -1,4 +1,4 @@
-"""Weights and training state on disk, saved and read by name: encoder, heads/<task>, optimizer, position."""
+"""Weights and training state on disk, saved and read by name: encoder, first_tokens/<task>, heads/<task>, optimizer, position."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import atomic_directory, sync
+from mtdnn_tf.modeling.model import first_tokens
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify, write_manifest
 
 _STATE = "state.json"
+_OF_TASKS = ("heads/", "first_tokens/")
 _WEIGHTS = "weights"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -62,8 +64,9 @@ class LoadReport:
 
 
 def model_parts(model: keras.Model, tasks: Sequence[TaskSpec]) -> dict[str, dict[str, tf.Variable]]:
-    """Return the model's variables, seeds of dropout included, by part and name: `encoder`, `heads/<task>`."""
+    """Return the model's variables, seeds of dropout included, by part and name: `encoder`, `first_tokens/<task>`, `heads/<task>`."""
     parts = {"encoder": _layer_variables(model.get_layer("encoder"))}
+    parts |= {f"first_tokens/{token.owner}": _layer_variables(token) for token in first_tokens(model)}
     for task in tasks:
         if task.head_of is None:
             parts[f"heads/{task.name}"] = _layer_variables(model.get_layer(task.name))
@@ -148,7 +151,8 @@ def load(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], 
     Args:
         directory: what `save` wrote.
         parts: of `model_parts`, with `optimizer` and others as wanted.
-        partial: heads may be missing in the file (they stay as they are) or unknown to the model (they are left alone).
+        partial: heads and task tokens may be missing in the file (they stay as they are) or unknown to the model (they are
+            left alone).
 
     Raises:
         UserError: a file is damaged (`DamagedCheckpointError`), a part is missing, or a variable's shape differs.
@@ -186,8 +190,8 @@ def _stored_names(reader: Any) -> dict[str, dict[str, str]]:
 
 def _compare(directory: str | Path, stored: Mapping[str, Any], parts: Mapping[str, Any], partial: bool) -> LoadReport:
     new = tuple(name for name in parts if name not in stored)
-    unused = tuple(name for name in sorted(stored) if name not in parts and name.startswith("heads/"))
-    strict_new = [name for name in new if not (partial and name.startswith("heads/"))]
+    unused = tuple(name for name in sorted(stored) if name not in parts and name.startswith(_OF_TASKS))
+    strict_new = [name for name in new if not (partial and name.startswith(_OF_TASKS))]
     if strict_new or (unused and not partial):
         raise UserError(
             f"{directory}: the checkpoint does not fit the model: missing {', '.join(strict_new) or 'nothing'}; "

@@ -88,14 +88,18 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 _LAYER = re.compile(r"transformer_layer_(\d+)/")
 _EMBEDDINGS = ("token_embedding/", "position_embedding/", "segment_embedding/", "embeddings_layer_norm/")
-_POOLER = "pooled_dense/"
+_BELOW_LAYERS = (
+    "embedding_map/",
+    "learned_positions/",
+)  # of encoders on words, whose word vectors alone are embeddings
+_ABOVE_LAYERS = ("pooled_dense/", "final_norm/")
 
 
 def rate_factors(paths: Sequence[str], config: OptimizerConfig) -> list[float]:
     """Return what the learning rate of each variable is multiplied by.
 
     With `layer_decay` r and N layers: r^(N - i) in layer i from 1, r^N and `embedding_rate` in the embeddings, 1 in the pooler;
-    `head_rate` in heads (layer-wise decay: Clark et al. 2020, ELECTRA).
+    `head_rate` in heads and task tokens (layer-wise decay: Clark et al. 2020, ELECTRA).
 
     Args:
         paths: of the variables, as Keras gives them.
@@ -111,4 +115,6 @@ def _factor(path: str, layers: int, config: OptimizerConfig) -> float:
         return config.layer_decay ** (layers - 1 - int(layer[1]))
     if path.startswith(_EMBEDDINGS):
         return config.layer_decay**layers * config.embedding_rate
-    return 1.0 if path.startswith(_POOLER) else config.head_rate
+    if path.startswith(_BELOW_LAYERS):
+        return config.layer_decay**layers
+    return 1.0 if path.startswith(_ABOVE_LAYERS) else config.head_rate

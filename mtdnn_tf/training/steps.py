@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.errors import unknown_name
-from mtdnn_tf.modeling.model import INPUTS, task_model
+from mtdnn_tf.modeling.model import INPUTS, first_tokens, task_model
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LossScale
@@ -53,7 +53,8 @@ class Steps:
         self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
         self._loss_scale = loss_scale
         self._shared = _last_shared_kernel(model)
-        self._encoder = {id(variable) for variable in model.get_layer("encoder").trainable_variables}
+        shared = [model.get_layer("encoder"), *first_tokens(model)]
+        self._encoder = {id(variable) for layer in shared for variable in layer.trainable_variables}
         self._updates: dict[str, Callable[..., Any]] = {}
         self._gradients: dict[str, Callable[..., Any]] = {}
         self._variables: dict[str, list[keras.Variable]] = {}  # that a task's gradients belong to

@@ -242,3 +242,32 @@ def test_json_labels_may_be_numbers_and_truth_values(tmp_path):
     _write(path, "".join(json.dumps(row) + "\n" for row in rows))
     examples = _read(path, labels={"1": "positive", "0": "negative", "true": "positive"})
     assert examples.labels.tolist() == [1, 0, 1]
+
+
+NUMBERS = ("one", "two", "three", "four")
+SLICES = {"[:-2]": ["one", "two"], "[-2:]": ["three", "four"], "[1:3]": ["two", "three"], "[:]": list(NUMBERS)}
+
+
+@pytest.mark.parametrize("rows", SLICES)
+def test_rows_are_a_part_of_a_file_by_place(tmp_path, rows):
+    path = _write(tmp_path / "x.tsv", "text\tlabel\n" + "".join(f"{word}\tpositive\n" for word in NUMBERS))
+    examples = _read(path, rows=rows)
+    assert examples.texts[0] == SLICES[rows]
+    assert list(examples.lines) == [2 + NUMBERS.index(word) for word in SLICES[rows]]
+
+
+def test_rows_at_fault_count_in_their_places(tmp_path):
+    path = _write(tmp_path / "x.tsv", "text\tlabel\none\tpositive\ntwo\tno such label\nthree\tpositive\n")
+    examples = _read(path, rows="[-2:]", on_error="skip")
+    assert examples.texts[0] == ["three"]
+    assert len(examples.skipped) == 1
+    assert _read(path, rows="[:1]").texts[0] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [("-200:", "must be a slice as in"), ("[5:]", r"among those of `rows: \[5:\]`")]
+)
+def test_rows_that_are_no_slice_or_none_are_told(tmp_path, rows, message):
+    path = _write(tmp_path / "x.tsv", "text\tlabel\none\tpositive\n")
+    with pytest.raises(UserError, match=message):
+        _read(path, rows=rows)

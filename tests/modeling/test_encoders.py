@@ -275,7 +275,7 @@ def test_missing_weights_say_what_to_install(monkeypatch):
 
 
 def test_the_schemes_are_those_that_the_message_lists():
-    assert set(SCHEMES) == {"package", "random", "kaggle", "hf"}
+    assert set(SCHEMES) == {"package", "random", "words", "kaggle", "hf"}
 
 
 def test_dropout_depends_on_the_seed_alone():

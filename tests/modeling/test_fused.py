@@ -74,6 +74,26 @@ def test_outputs_and_gradients_are_the_reference_s(activation, rows):
         )
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_first_tokens_go_through_as_in_the_reference(count):
+    backbone = mtdnn.load_encoder("random://layers=2,hidden=48,heads=3,intermediate=96", dropout=0.0, seed=1).backbone
+    inputs, rows, length = _inputs(), 5, 21
+    random = np.random.default_rng(2)
+    tokens = tf.Variable(random.normal(size=[rows, count, 48]).astype(np.float32))
+    weights = random.normal(size=[rows, count + length - 1, 48]).astype(np.float32)
+    weights[:, count:] *= inputs["padding_mask"].numpy()[:, 1:, np.newaxis]
+    found = {}
+    for backbone.fused in (False, True):
+        with tf.GradientTape() as tape:
+            outputs = backbone(inputs, first_tokens=tf.identity(tokens), training=True)
+            loss = tf.reduce_sum(outputs["sequence_output"] * weights) + tf.reduce_sum(outputs["pooled_output"])
+        first_layer = backbone.transformer_layers[0]._feedforward_output_dense.kernel
+        found[backbone.fused] = [outputs["pooled_output"], *tape.gradient(loss, [tokens, first_layer.value])]
+    assert found[True][0].shape == (rows, count, 48)
+    for mine, theirs in zip(found[True], found[False], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-4)
+
+
 @pytest.mark.weights
 def test_outputs_and_gradients_on_real_weights():
     backbone = mtdnn.load_encoder(MINILM, dropout=0.0).backbone

@@ -72,7 +72,7 @@ def test_a_stand_in_is_for_inference_within_its_block_only():
     inputs = {name: tf.ones([2, 3], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
     plain = backbone(inputs, training=False)["sequence_output"]
     with backbone.replaced_by(
-        lambda inputs: {"sequence_output": tf.zeros([2, 3, 32]), "pooled_output": tf.zeros([2, 32])}
+        lambda inputs, first_tokens: {"sequence_output": tf.zeros([2, 3, 32]), "pooled_output": tf.zeros([2, 32])}
     ):
         assert not np.any(backbone(inputs, training=False)["sequence_output"])
         assert np.any(backbone(inputs, training=True)["sequence_output"])

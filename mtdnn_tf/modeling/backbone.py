@@ -1,0 +1,141 @@
+"""What every encoder's backbone does: which pass answers a call, and tokens of the tasks' own in the place of [CLS]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Outputs = dict[str, Any]
+StandIn = Callable[[Mapping[str, Any], Any], Outputs]
+
+
+class EncoderBackbone:
+    """Base, beside a functional Keras model, of an encoder's forward pass.
+
+    Inputs: `token_ids`, `segment_ids`, `padding_mask` (1 on real tokens), each `[batch, length] int32`.
+    Outputs: `sequence_output` `[batch, length, d]` and `pooled_output` `[batch, d]`.
+
+    Called with `first_tokens` `[batch, k, d]`, these stand in the place of what the embeddings give for [CLS], seen by every
+    position. Outputs then: `sequence_output` `[batch, k + length - 1, d]`, and `pooled_output` `[batch, k, d]`, of each of them.
+    """
+
+    hidden_dim: int
+    intermediate_dim: int
+    num_layers: int
+    num_heads: int
+    num_segments: int
+    max_sequence_length: int
+    vocabulary_size: int
+    hidden_activation: str
+    compute_dtype: str
+    count_params: Callable[[], int]
+    weights: list[keras.Variable]
+    dropout: float
+
+    has_cls = True  # whether [CLS] is a token of the encoder's own; if not, nothing attends to its column
+    can_fuse = True  # whether there are fused kernels for it
+    has_pooler = True  # whether `pooled_output` is more than a column of `sequence_output`
+
+    # How a training step is computed: by fused kernels, or layer by layer.
+    fused = False
+    # Whether the fused pass keeps each layer's input only, and computes the rest again for its gradient.
+    recompute = False
+    # What answers for the layers in inference; None: they do.
+    stand_in: StandIn | None = None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, inputs: Mapping[str, Any], **options: Any) -> Outputs:
+            """Keras' own; see `call`."""
+
+    def call(
+        self, inputs: Mapping[str, Any], first_tokens: Any = None, training: bool | None = None, mask: Any = None
+    ) -> Outputs:
+        """Return the outputs: in inference those of `stand_in`, in training those of the fused pass, where these are set."""
+        if self.stand_in is not None and not training:
+            return self.stand_in(inputs, first_tokens)
+        if training and self.fused:
+            return self.fused_pass(inputs, first_tokens)
+        return self.reference_pass(inputs, first_tokens, training)
+
+    def compute_output_spec(
+        self, inputs: Mapping[str, Any], first_tokens: Any = None, training: bool | None = None, mask: Any = None
+    ) -> Outputs:
+        """Return the shapes and dtypes of the outputs, as Keras tensors."""
+        batch, length = inputs["token_ids"].shape
+        width, dtype = self.hidden_dim, self.compute_dtype
+        if first_tokens is None:
+            shapes = {"sequence_output": (batch, length, width), "pooled_output": (batch, width)}
+        else:
+            count = first_tokens.shape[1]
+            total = None if length is None else length + count - 1
+            shapes = {"sequence_output": (batch, total, width), "pooled_output": (batch, count, width)}
+        return {name: keras.KerasTensor(shape, dtype) for name, shape in shapes.items()}
+
+    @contextmanager
+    def replaced_by(self, stand_in: StandIn) -> Iterator[None]:
+        """Within the block, let a function from inputs and first tokens to outputs answer in inference: for tracing graphs."""
+        self.stand_in = stand_in
+        try:
+            yield
+        finally:
+            self.stand_in = None
+
+    def reference_pass(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> Outputs:
+        """Return the outputs, computed layer by layer."""
+        raise NotImplementedError
+
+    def fused_pass(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
+        """Return the outputs of a training step, computed by fused kernels."""
+        raise NotImplementedError
+
+    def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
+        """Return how much the first tokens attend to each other in the last layer, in inference.
+
+        Returns:
+            `[batch, heads, k, k] float32`: rows attend, columns are attended to. The rest of each row's 1 goes to the words.
+        """
+        raise NotImplementedError
+
+    def initial_token(self, cls_id: int, seed: int) -> np.ndarray:
+        """Return what a token of a task's own starts from, `[d] float32`: the embedding of [CLS], or a random vector."""
+        raise NotImplementedError
+
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.
+
+        Raises:
+            UserError: there are not so many layers.
+        """
+        raise NotImplementedError
+
+
+def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
+    """Put tokens `[batch, k, d]` in the place of column 0 of `x` `[batch, length, d]`; all positions may attend to them.
+
+    Returns:
+        `[batch, k + length - 1, d]`, and the padding mask of these positions.
+    """
+    seen = ops.ones_like(first_tokens[..., 0], dtype=padding_mask.dtype)
+    together = ops.concatenate([ops.cast(first_tokens, x.dtype), x[:, 1:]], axis=1)
+    return together, ops.concatenate([seen, padding_mask[:, 1:]], axis=1)
+
+
+def shares_among_first(query: Any, key: Any, mask: Any, count: int) -> Any:
+    """Return the attention of the first `count` positions to each other, `[batch, heads, count, count] float32`.
+
+    Args:
+        query: `[batch, length, heads, width]`, before the division by the square root of the width.
+        key: likewise.
+        mask: `[batch, length]`, 1 on positions that may be attended to.
+        count: positions.
+    """
+    query, key = ops.cast(query[:, :count], "float32"), ops.cast(key, "float32")
+    scores = ops.einsum("bqhw,bkhw->bhqk", query, key) * query.shape[-1] ** -0.5
+    scores = ops.where(mask[:, None, None, :] > 0, scores, -1e9)
+    return ops.softmax(scores, axis=-1)[..., :count]

@@ -1,0 +1,122 @@
+"""Whole runs of the layerwise structures and of encoders on words: trained, opened again, taken over, read off."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import mtdnn_tf as mtdnn
+from mtdnn_tf.cli import select_tasks
+from mtdnn_tf.evaluation.evaluate import SplitScorer
+from mtdnn_tf.evaluation.seen_rows import scores_without_train_rows
+from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
+from mtdnn_tf.experiment import run_experiment
+from mtdnn_tf.modeling.model import first_tokens
+from mtdnn_tf.training.checkpoints import load_model
+from tests.small import TINY_WORDS
+
+SHORT = ["training.epochs=1", "data.max_length=24"]
+
+
+def run(experiment, model_dir, *overrides, tasks=("mood", "close")):
+    config = select_tasks(mtdnn.load_config(experiment, [*SHORT, *overrides]), list(tasks))
+    return run_experiment(config, model_dir, verbose=0)
+
+
+def tokens_of(model):
+    return {token.owner: token.embedding.numpy() for token in first_tokens(model)}
+
+
+@pytest.fixture(scope="module")
+def explicit(tmp_path_factory):
+    """A run of two tasks on words, with explicit task tokens."""
+    from tests.small import write_experiment
+
+    folder = tmp_path_factory.mktemp("explicit")
+    experiment = write_experiment(folder)
+    model_dir = folder / "run"
+    overrides = ("model.sharing=layerwise_explicit", f'encoder.source="{TINY_WORDS}"')
+    return experiment, model_dir, overrides, run(experiment, model_dir, *overrides)
+
+
+def test_a_run_on_words_is_opened_again_without_its_texts(explicit, tmp_path):
+    experiment, model_dir, _, outcome = explicit
+    words = (model_dir / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert words[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    texts, hidden = experiment.parent / "mood.tsv", tmp_path / "mood.tsv"
+    texts.rename(hidden)
+    try:
+        opened = mtdnn.load_run(model_dir)
+    finally:
+        hidden.rename(texts)
+    assert tokens_of(opened.model).keys() == {"mood", "close"}
+    for mine, theirs in zip(opened.model.weights, outcome.run.model.weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_finished_run_is_not_repeated_and_other_words_are_refused(explicit, capsys):
+    experiment, model_dir, overrides, _ = explicit
+    run(experiment, model_dir, *overrides)
+    assert "already trained" in capsys.readouterr().out
+    texts = experiment.parent / "mood.tsv"
+    before = texts.read_text(encoding="utf-8")
+    texts.write_text(before + "a new word\tpositive\n", encoding="utf-8")
+    try:
+        with pytest.raises(mtdnn.UserError, match=r"vocab\.txt: the texts hold other words now"):
+            run(experiment, model_dir, *overrides)
+    finally:
+        texts.write_text(before, encoding="utf-8")
+
+
+def test_attention_among_tasks_is_written_by_row(explicit, tmp_path):
+    opened = explicit[3].run
+    found = task_attention(opened.model, opened.tasks, opened.encoder.tokenizer, opened.config.data)
+    assert found.names == ("mood", "close")
+    assert found.texts == (12, 9)
+    assert ((found.shares > 0) & (found.shares < 1)).all()
+    assert (found.shares.sum(axis=1) < 1).all()  # the rest goes to the words
+    as_json, as_html = write_task_attention(tmp_path, found)
+    np.testing.assert_allclose(json.loads(as_json.read_text())["attention"], found.shares, atol=1e-6)
+    assert as_html.read_text().count("<rect") == 4
+
+
+def test_attention_among_tasks_needs_explicit_tokens(experiment):
+    tasks = mtdnn.load_tasks(mtdnn.load_config(experiment))
+    encoder = mtdnn.load_encoder("random://layers=1,hidden=16,heads=2,intermediate=16")
+    for sharing in ("stack_cls", "layerwise_implicit"):
+        model = mtdnn.build_model(encoder, tasks, sharing)
+        with pytest.raises(mtdnn.UserError, match="layerwise_explicit"):
+            task_attention(model, tasks, encoder.tokenizer, mtdnn.load_config(experiment).data)
+
+
+def test_rows_that_were_trained_on_are_left_out(explicit, tmp_path):
+    experiment, _, overrides, outcome = explicit
+    test = tmp_path / "test.tsv"
+    test.write_text("text\tlabel\nA  good day\tpositive\nnever seen\tpositive\ntea\tnegative\n", encoding="utf-8")
+    config = select_tasks(mtdnn.load_config(experiment, [*overrides, f"tasks.mood.test={test}"]), ["mood", "close"])
+    tasks = mtdnn.load_tasks(config)
+    scorer = SplitScorer(outcome.run.model, tasks, outcome.run.encoder.tokenizer, config.data, "test")
+    scorer()
+    found = scores_without_train_rows(scorer, tasks)
+    assert found["left_out"] == {"mood": 1}
+    right = scorer.logits["mood"][1:].argmax(axis=1) == [1, 0]
+    assert found["tasks"]["mood"]["accuracy"] == found["average"] == right.mean()
+
+
+@pytest.mark.parametrize("encoder", ["auto", pytest.param("reference", marks=pytest.mark.slow)])
+def test_an_implicit_run_moves_its_tasks_tokens_and_is_taken_over_by_name(experiment, tmp_path, encoder):
+    overrides = ("model.sharing=layerwise_implicit", f"runtime.encoder={encoder}")
+    first = run(experiment, tmp_path / "first", *overrides, tasks=("mood",))
+    start = mtdnn.build_model(
+        mtdnn.load_encoder(first.run.config.encoder.source), first.run.tasks, "layerwise_implicit"
+    )
+    learned, begun = tokens_of(first.run.model)["mood"], tokens_of(start)["mood"]
+    assert np.abs(learned - begun).max() > 1e-4
+    tasks = mtdnn.load_tasks(mtdnn.load_config(experiment))
+    more = mtdnn.build_model(mtdnn.load_encoder(first.run.config.encoder.source), tasks, "layerwise_implicit")
+    report = load_model(tmp_path / "first" / "best", more, tasks, partial=True)
+    assert {"encoder", "first_tokens/mood", "heads/mood"} == set(report.loaded)
+    assert {"first_tokens/close", "heads/close"} <= set(report.new)
+    np.testing.assert_array_equal(tokens_of(more)["mood"], learned)
