@@ -24,6 +24,7 @@ ORDER = [
     "training",
     "evaluation",
     "serving",
+    "studies",
     "top",
 ]
 PART_OF_MODULE = {
@@ -55,6 +56,8 @@ TOP = {
     "export",
     "plan",
     "init",
+    "recipe",
+    "compare",
     "__init__",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
