@@ -13,6 +13,7 @@ from mtdnn_tf.config import config_differences, load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.studies.planned import PlannedRun
+from mtdnn_tf.studies.stages import STAGE_KINDS
 from mtdnn_tf.training.manifest import MANIFEST, DamagedCheckpointError, verify
 
 FINISHED, CUT_OFF, TO_DO = "finished", "cut off", "to do"
@@ -90,8 +91,7 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
 def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
     if not (run.directory / "metrics.jsonl").is_file():
         return TO_DO
-    # The model card is what a run writes last.
-    needed = ["scores.json", "MODEL_CARD.md"]
+    needed = ["scores.json", STAGE_KINDS[run.stage.options.kind].last_file]
     if run.stage.options.scored and split != "dev":
         needed.append(scores_file(split))
     if not all((run.directory / name).is_file() for name in needed):

@@ -30,18 +30,15 @@ from mtdnn_tf.errors import UserError, unknown_name
 class StageKind:
     """What trains a stage, and how a later one takes its weights over."""
 
-    module: (
-        str  # `python -m <module> --config=FILE --model_dir=DIR` trains it, goes on with it, and leaves a run directory
-    )
-    is_source: bool = (
-        False  # a stage of another kind takes the run directory as `encoder.source`, not as `training.init_from`
-    )
+    module: str  # `python -m <module> --config=FILE --model_dir=DIR` leaves a run directory, or goes on in it
+    last_file: str = "MODEL_CARD.md"  # that it writes
+    is_source: bool = False  # later stages of other kinds name it in `encoder.source`, not in `training.init_from`
 
 
 # A kind is added here.
 STAGE_KINDS: dict[str, StageKind] = {
     "train": StageKind("mtdnn_tf.train"),
-    "pretrain": StageKind("mtdnn_tf.pretrain", is_source=True),
+    "pretrain": StageKind("mtdnn_tf.pretrain", last_file="baseline.json", is_source=True),
 }
 
 
