@@ -325,7 +325,7 @@ def _limited(examples: Examples, task: TaskSpec) -> Examples:
     if task.max_examples is None or task.max_examples >= count:
         return examples
     name = zlib.crc32(task.name.encode())
-    entropy = name if task.sample_seed is None else [name, task.sample_seed]
+    entropy = name if task.sample_seed is None else [name, 1 + task.sample_seed]  # NumPy takes [name, 0] for name
     chosen = np.random.default_rng(entropy).permutation(count)[: task.max_examples]
     rows = np.flatnonzero(np.isin(items, chosen))
     groups = None if examples.groups is None else np.unique(examples.groups[rows], return_inverse=True)[1]
