@@ -1,4 +1,4 @@
-"""Trains and compares the arms of a study: `python -m mtdnn_tf.compare --config=configs/studies/X.yaml --output_dir=studies/X`.
+"""Trains and compares the arms of a study: `python -m mtdnn_tf.compare --config=configs/studies/X.yaml --output_dir=runs/X`.
 
 The same command goes on where it was cut off, and trains nothing twice; `--arms`, `--tasks` and `--seeds` train a part of it, and
 another part later adds to it. results.json, report.html and table.md tell of all that is finished.
@@ -21,7 +21,7 @@ from mtdnn_tf.studies.study import read_study, restricted
 from mtdnn_tf.studies.writing import write_study
 
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "The folder of runs and report. Default: studies/<name of the file>."
+    "output_dir", None, "The folder of runs and report. Default: runs/<name of the file>."
 )
 _ARMS = flags.DEFINE_list("arms", None, "Trains only these arms, and what they start from.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Trains only these seeds of the study.")
@@ -34,7 +34,7 @@ def main() -> None:
     path = cli.file_of_several_runs("configs/studies/multi_against_single.yaml")
     study = read_study(path)
     split = study.options.split
-    folder = Path(_OUTPUT_DIR.value or Path("studies") / Path(path).stem)
+    folder = Path(_OUTPUT_DIR.value or Path("runs") / Path(path).stem)
     runs = study.plan(folder, cli.overrides_from_flags())
     wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
     command = shlex.join(["python", "-m", "mtdnn_tf.compare", *sys.argv[1:]])

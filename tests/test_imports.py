@@ -110,6 +110,13 @@ def test_reading_a_configuration_needs_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["recipe", "compare"])
+def test_who_starts_runs_needs_no_tensorflow(module):
+    """It stands beside each run, whose memory and devices are its own."""
+    code = f"import sys; import mtdnn_tf.{module}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_writing_a_task_file_needs_no_tensorflow():
     code = "import sys; import mtdnn_tf.init; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from mtdnn_tf.config import dump_config
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.provenance import header
 from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.study import read_study, restricted
@@ -181,15 +184,15 @@ def test_what_remains_is_told_with_a_time(done):
     assert "tuned     2 finished, 1 to do" in told
 
 
-def test_points_and_samples_make_runs_of_their_own(tmp_path):
-    write_experiment(tmp_path)
-    text = """
+POINTS = """
 title: Shares
 budget: one epoch
 config: small.yaml
+set: {training: {epochs: 1}}
 seeds: [1, 2]
 resample: true
 tasks: {mood: {}}
+bootstrap: 20
 points:
   x: percent
   log: true
@@ -197,17 +200,50 @@ points:
     - {x: 0.1, set: {tasks: {mood: {max_examples: 2}}}}
     - {x: 100, set: {tasks: {mood: {max_examples: 12}}}}
 arms:
+  alone: {each_task: true}
   together: {scored: false, seed: 5}
   tuned: {init_from: together, heads: stripped, each_task: true}
+published: {source: nowhere, scores: {paper: {mood: [51.2, 94.3]}}}
 """
-    runs = _read(tmp_path, text).plan(tmp_path / "output")
-    assert [run.name for run in runs] == [
-        "together", "tuned/mood/0.1/seed-1", "tuned/mood/100/seed-1", "tuned/mood/0.1/seed-2", "tuned/mood/100/seed-2",
-    ]  # fmt: skip
-    assert [run.config.tasks["mood"].max_examples for run in runs] == [None, 2, 12, 2, 12]
-    assert [run.config.tasks["mood"].sample_seed for run in runs] == [None, 1, 1, 2, 2]
-    assert [run.config.training.seed for run in runs] == [5, 1, 1, 2, 2]
-    assert len({run.config.training.init_from for run in runs[1:]}) == 1
+POINT_NAMES = [f"mood/{x}/seed-{seed}" for seed in (1, 2) for x in ("0.1", "100")]
+
+
+def test_points_and_samples_make_runs_of_their_own(tmp_path):
+    write_experiment(tmp_path)
+    runs = _read(tmp_path, POINTS).plan(tmp_path / "output")
+    names = [run.name for run in runs]
+    assert names[2] == "together"
+    assert [name for name in names if name.startswith("tuned/")] == [f"tuned/{name}" for name in POINT_NAMES]
+    tuned = [run for run in runs if run.stage.name == "tuned"]
+    assert [run.config.tasks["mood"].max_examples for run in tuned] == [2, 12, 2, 12]
+    assert [run.config.tasks["mood"].sample_seed for run in tuned] == [1, 1, 2, 2]
+    assert [run.config.training.seed for run in tuned] == [1, 1, 2, 2]
+    assert {run.config.training.init_from for run in tuned} == {str(tmp_path / "output" / "runs" / "together")}
+
+
+def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
+    """The runs are copies of a finished one, each under the configuration of its place."""
+    write_experiment(tmp_path)
+    study = _read(tmp_path, POINTS)
+    runs = study.plan(tmp_path / "output")
+    for run in runs:
+        shutil.copytree(done[2] / "runs" / "tuned" / "mood" / "seed-1", run.directory)
+        (run.directory / "config.yaml").write_text(header(run.config) + dump_config(run.config), encoding="utf-8")
+        shutil.copytree(done[2] / "runs" / "together" / "seed-1" / "best", run.directory / "best")
+    states = states_of(runs, Ledger(tmp_path / "output" / "runs"))
+    tables = write_study(study, runs, states, tmp_path / "output", "python")
+    assert "| arm | percent 0.1 | percent 100 |" in tables
+    assert "| published: paper | 51.2 | 94.3 |" in tables
+    comparisons = json.loads((tmp_path / "output" / "results.json").read_text())["comparisons"]
+    assert [(row["x"], row["seeds"], row["over_seeds"]["difference"]) for row in comparisons] == [
+        (0.1, [1, 2], 0.0),
+        (100.0, [1, 2], 0.0),
+    ]
+    page = _Page()
+    page.feed((tmp_path / "output" / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "percent 100" in page.text
+    assert page.tags.count("circle") >= 4  # two arms at two points
 
 
 BAD = {
