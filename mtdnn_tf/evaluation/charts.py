@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 Series = list[tuple[float, float]]
 
 # Distinguishable for most colour-blind readers on light and dark paper (after Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _LEGEND = 720, 260, 60, 28, 28, 150
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 60, 28, 28
+_CHARACTER = 5.8  # width of one, about
 
 
 def line_chart(
@@ -34,15 +35,16 @@ def line_chart(
     if not points:
         return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
     scale = math.log10 if log_x else float
+    right = _right(series)
     low_x, high_x = _range([scale(x) for x, _ in points])
     low_y, high_y = _range([end for name, line in series.items() for end in _ends(line, (bars or {}).get(name))])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = _LEFT + (scale(x) - low_x) / (high_x - low_x) * (_WIDTH - _LEFT - _LEGEND)
+        across = _LEFT + (scale(x) - low_x) / (high_x - low_x) * (right - _LEFT)
         return across, _HEIGHT - _BOTTOM - (y - low_y) / (high_y - low_y) * (_HEIGHT - _BOTTOM - _TOP)
 
     xs = [x for x, _ in points]
-    parts = [*_opening(title), *_axes(f"{min(xs):.4g}", f"{x_label} {max(xs):.4g}", low_y, high_y)]
+    parts = [*_opening(title), *_axes(right, f"{min(xs):.4g}", f"{x_label} {max(xs):.4g}", low_y, high_y)]
     for index, (name, line) in enumerate(series.items()):
         colour = _COLOURS[index % len(_COLOURS)]
         path = " ".join(f"{across:.1f},{down:.1f}" for across, down in (place(x, y) for x, y in line))
@@ -51,7 +53,7 @@ def line_chart(
             parts += [_dot(*place(x, y), colour) for x, y in line]
         for (x, y), (up, down_by) in zip(line, (bars or {}).get(name, ()), strict=False):
             parts.append(_bar(place(x, y + up), place(x, y - down_by), colour))
-        parts += _legend(index, name, colour)
+        parts += _legend(index, name, colour, right)
     return "".join([*parts, "</svg>"])
 
 
@@ -64,7 +66,7 @@ def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]])
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     step = 12 * len(names) + 10
     height = max(_TOP + step * len(rows), _TOP + 15 * len(names)) + _BOTTOM
-    left, right, base = 2 * _LEFT, _WIDTH - _LEGEND, height - _BOTTOM
+    left, right, base = 2 * _LEFT, _right(names), height - _BOTTOM
     parts = _opening(title, height)
     parts += [
         f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>',
@@ -84,7 +86,7 @@ def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]])
                 parts.append(_bar((across(value - by), down), (across(value + by), down), colour))
                 parts.append(_dot(across(value), down, colour))
     for index, name in enumerate(names):
-        parts += _legend(index, name, _COLOURS[index % len(_COLOURS)])
+        parts += _legend(index, name, _COLOURS[index % len(_COLOURS)], right)
     return "".join([*parts, "</svg>"])
 
 
@@ -109,11 +111,16 @@ def _bar(start: tuple[float, float], end: tuple[float, float], colour: str) -> s
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
 
 
-def _legend(index: int, name: str, colour: str) -> list[str]:
+def _right(names: Iterable[str]) -> float:
+    """Return where the chart ends and its legend begins."""
+    return _WIDTH - max(150, 32 + round(_CHARACTER * max(map(len, names))))
+
+
+def _legend(index: int, name: str, colour: str, right: float) -> list[str]:
     down = _TOP + 12 + 15 * index
     return [
-        f'<rect x="{_WIDTH - _LEGEND + 12}" y="{down - 8}" width="10" height="10" fill="{colour}"/>',
-        f'<text x="{_WIDTH - _LEGEND + 28}" y="{down}">{html.escape(name)}</text>',
+        f'<rect x="{right + 12:g}" y="{down - 8}" width="10" height="10" fill="{colour}"/>',
+        f'<text x="{right + 28:g}" y="{down}">{html.escape(name)}</text>',
     ]
 
 
@@ -122,8 +129,8 @@ def _range(values: list[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _axes(low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:
-    right, base = _WIDTH - _LEGEND, _HEIGHT - _BOTTOM
+def _axes(right: float, low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:
+    base = _HEIGHT - _BOTTOM
     return [
         f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{right}" y2="{base}"/>',
         f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{base}"/>',

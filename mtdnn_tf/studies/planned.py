@@ -123,6 +123,11 @@ class _Planner:
     def _config(self, stage: Stage, point: Point | None, seed: int | None) -> ExperimentConfig:
         changes = [*stage.changes, *([point.changes] if point else [])]
         config = load_config(stage.config, [*changes, *self._overrides])
+        if config.runtime.strategy == "multi_worker":
+            raise UserError(
+                f"{stage.where}: runtime.strategy: 'multi_worker' is not supported by this version in recipes and studies, whose runs "
+                "are started on one machine; use mtdnn_tf.train for each stage, with training.init_from"
+            )
         if stage.options.tasks:
             config = select_tasks(config, stage.options.tasks, f"{stage.where}.tasks")
         if seed is None:

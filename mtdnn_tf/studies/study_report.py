@@ -141,7 +141,7 @@ def difference_tables(study: Study, comparisons: Sequence[Comparison]) -> list[T
     """Return a table of differences for each compared pair of arms."""
     titles = {arm.name: arm.title for arm in study.arms}
     axis = study.options.points.x if study.options.points else ""
-    head = ["task", *([axis] if axis else []), "seeds", "difference", "t", "sign flips", "over examples", "McNemar"]
+    head = ["task", *([axis] if axis else []), "pairs", "difference", "t", "sign flips", "over examples", "McNemar"]
     tables = []
     for arm, other in study.pairs:
         found = [c for c in comparisons if (c.arm, c.other) == (arm.name, other.name)]

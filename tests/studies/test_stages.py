@@ -113,6 +113,10 @@ BAD = {
         HEAD + "  one: {set: {tasks: {mood: {train: {path: none.tsv}}}}}",
         r"stages\.one: tasks\.mood\.train: .*none\.tsv: there is no such file",
     ),
+    "several machines": (
+        HEAD + "  one: {set: {runtime: {strategy: multi_worker}}}",
+        r"recipe\.yaml:3: stages\.one: runtime\.strategy: 'multi_worker' is not supported",
+    ),
     "heads of pre-training": (
         HEAD + "  one: {kind: pretrain}\n  two: {init_from: one, heads: kept}",
         r"stages\.two\.heads: of one only the encoder can be taken over",
