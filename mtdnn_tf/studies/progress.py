@@ -91,17 +91,21 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
 def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
     if not (run.directory / "metrics.jsonl").is_file():
         return TO_DO
-    needed = ["scores.json", STAGE_KINDS[run.stage.options.kind].last_file]
-    if run.stage.options.scored and split != "dev":
-        needed.append(scores_file(split))
-    if not all((run.directory / name).is_file() for name in needed):
-        return CUT_OFF
+    is_scored = not run.stage.options.scored or (run.directory / scores_file(split)).is_file()
+    return FINISHED if is_scored and is_trained(run, is_parent) else CUT_OFF
+
+
+def is_trained(run: PlannedRun, is_parent: bool) -> bool:
+    """Return whether a run has written its last file, and its best model is whole where other runs start from it."""
+    last = STAGE_KINDS[run.stage.options.kind].last_file
+    if not all((run.directory / name).is_file() for name in ("scores.json", last)):
+        return False
     try:
         if is_parent:
             verify(run.directory / "best")
     except DamagedCheckpointError:
-        return CUT_OFF
-    return FINISHED
+        return False
+    return True
 
 
 def scores_file(split: str) -> str:

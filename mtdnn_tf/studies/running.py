@@ -21,6 +21,7 @@ from mtdnn_tf.studies.progress import (
     FINISHED,
     Ledger,
     fingerprint,
+    is_trained,
     refuse_other_start,
     scores_file,
     states_of,
@@ -115,9 +116,10 @@ def run_all(
             continue
         goes_on = ", goes on" if states[run.name] == CUT_OFF else ""
         print(f"\n== run {number} of {len(chosen)}: {run.name}{goes_on}", flush=True)
-        _train(run, ledger, split, runner)
+        is_parent = run.name in parents
+        _train(run, ledger, split, runner, is_parent)
         states |= {run.name: FINISHED}
-        _clear(run, keep, run.name in parents)
+        _clear(run, keep, is_parent)
     return states
 
 
@@ -128,7 +130,8 @@ def with_ancestors(runs: Sequence[PlannedRun], wanted: Sequence[PlannedRun]) -> 
     return [run for run in runs if run.name in names]
 
 
-def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner) -> None:
+def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_parent: bool) -> None:
+    """Train a run, or go on with it, and score it on a split other than dev; one that lacks only that is not trained again."""
     write_text_atomically(run.directory / "config.yaml", header(run.config) + dump_config(run.config))
     record = ledger[run.name]
     if run.parent and not (run.directory / "metrics.jsonl").is_file():
@@ -136,7 +139,8 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner) -> None:
     ledger.write(run.name, record)
     started = time.monotonic()
     try:
-        runner(run.command)
+        if not is_trained(run, is_parent):
+            runner(run.command)
         if run.stage.options.scored and split != "dev" and not (run.directory / scores_file(split)).is_file():
             runner(["mtdnn_tf.evaluate", f"--model_dir={run.directory}", f"--split={split}"])
     except UserError as error:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,3 +138,16 @@ def test_a_damaged_model_that_others_start_from_is_not_finished(copy):
     with next((root / "together" / "best").glob("weights.data*")).open("r+b") as file:
         file.truncate(100)
     assert _states(runs, root)["together"] == CUT_OFF
+
+
+def test_a_finished_run_that_lacks_a_split_is_scored_and_not_trained(copy):
+    _, root, runs = copy
+    commands = []
+
+    def runner(words):
+        commands.append(words[0])
+        [directory] = [word.partition("=")[2] for word in words if word.startswith("--model_dir=")]
+        (Path(directory) / "scores_test.json").write_text('{"tasks": {}}')
+
+    run_all(runs, root, split="test", runner=runner)
+    assert commands == ["mtdnn_tf.evaluate"] * 4
