@@ -6,17 +6,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from absl import app, flags, logging
 
-from mtdnn_tf.config import ExperimentConfig, load_config
-from mtdnn_tf.errors import Interrupted, UserError, unknown_name
+from mtdnn_tf.config import ExperimentConfig, load_config, select_tasks
+from mtdnn_tf.errors import Interrupted, UserError
 
-Item = TypeVar("Item")
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
@@ -49,34 +46,38 @@ def config_from_flags() -> ExperimentConfig:
     """
     if _CONFIG.value is None and not _TASK_FILES.value:
         raise UserError("--config is missing: name a YAML file, as in --config=configs/quickstart/quickstart.yaml")
+    config = load_config(_CONFIG.value, overrides_from_flags(), _TASK_FILES.value)
+    return select_tasks(config, _TASKS.value) if _TASKS.value else config
+
+
+def tasks_from_flags() -> list[str] | None:
+    """Return the names of --tasks, or None where it is missing."""
+    names: list[str] | None = _TASKS.value
+    return names
+
+
+def overrides_from_flags() -> list[str]:
+    """Return --set and the dedicated flags as overrides of a configuration, in rising precedence."""
     dedicated = {
         "runtime.strategy": _STRATEGY.value,
         "runtime.precision": _PRECISION.value,
         "training.seed": _SEED.value,
         "runtime.deterministic": _DETERMINISTIC.value,
     }
-    overrides = [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
-    config = load_config(_CONFIG.value, overrides, _TASK_FILES.value)
-    return select_tasks(config, _TASKS.value) if _TASKS.value else config
+    return [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
 
 
-def select_tasks(config: ExperimentConfig, names: Sequence[str]) -> ExperimentConfig:
-    """Return the configuration with only the named tasks, in the order of the file.
+def file_of_several_runs(example: str) -> str:
+    """Return --config of an entry point that trains several configurations.
 
     Raises:
-        UserError: a name is not in the file.
+        UserError: it is missing, or --task_file is there, which belongs to one configuration.
     """
-    for name in names:
-        if name not in config.tasks:
-            raise UserError(unknown_name("--tasks", "task", name, config.tasks))
-    mixing = replace(
-        config.mixing, weights=_selected(config.mixing.weights, names), steps=_selected(config.mixing.steps, names)
-    )
-    return replace(config, tasks=_selected(config.tasks, names), mixing=mixing)
-
-
-def _selected(by_task: Mapping[str, Item], names: Sequence[str]) -> dict[str, Item]:
-    return {name: value for name, value in by_task.items() if name in names}
+    if _TASK_FILES.value:
+        raise UserError("--task_file: belongs to one configuration; write `task_files:` into the file of the stage")
+    if _CONFIG.value is None:
+        raise UserError(f"--config is missing: name a YAML file, as in --config={example}")
+    return str(_CONFIG.value)
 
 
 def model_dir_from_flags() -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from mtdnn_tf.config_build import (
     ascending,
@@ -29,6 +29,7 @@ from mtdnn_tf.config_tree import Branch, Node, dump_yaml, expand_environment, fi
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.task_files import expand_task_files, layer_of_flags
 
+Item = TypeVar("Item")
 Name = Annotated[str, not_empty()]
 Names = Annotated[tuple[Name, ...], not_empty()]
 Count = Annotated[int, at_least(1)]
@@ -58,6 +59,7 @@ class SourceConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     ignore_labels: tuple[str, ...] = ()  # rows with one of these are left out on purpose (SNLI's "-")
     encoding: Name = "utf-8"
+    gather: bool = False  # ranking: bring the rows of one query together; without it, a file must have them so
     on_error: Annotated[str, one_of("raise", "skip")] = "raise"  # skip: leave rows that are at fault out, and list them
 
 
@@ -80,6 +82,7 @@ class TaskConfig:
     pair_order: Annotated[str, one_of("premise_first", "hypothesis_first")] | None = None
     batch_size: Count | None = None
     max_examples: Count | None = None
+    sample_seed: Seed | None = None  # which examples max_examples leaves; None: the same ones in every run
     columns: Mapping[str, str | int] = field(default_factory=dict)  # for every source that does not say otherwise
     train: SourceConfig | None = None
     dev: SourceConfig | None = None
@@ -172,6 +175,7 @@ class TrainingConfig:
     checkpoint_every: CountOrNone = 0  # steps; 0: at the end of each epoch only
     keep_checkpoints: Count = 2
     init_from: str | None = None  # a run directory: encoder and heads are taken over by name
+    init_heads: Annotated[str, one_of("kept", "stripped")] = "kept"  # stripped: of init_from only the encoder is
     best_metric: str = "average"  # average of main metrics, or <task>/<metric>
     patience: CountOrNone = 0  # epochs in a row without a better best_metric after which training stops; 0: it does not
     # Decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999; None, 0: no average.
@@ -217,7 +221,7 @@ class ExperimentConfig:
 
 
 def load_config(
-    path: str | Path | None, overrides: Sequence[str] = (), task_files: Sequence[str] = ()
+    path: str | Path | None, overrides: Sequence[str | Branch] = (), task_files: Sequence[str] = ()
 ) -> ExperimentConfig:
     """Read an experiment: defaults < `task_files` < included files in order < the file < overrides from left to right.
 
@@ -228,7 +232,7 @@ def load_config(
 
     Args:
         path: the YAML file; None: only what `task_files` define.
-        overrides: dotted keys with YAML values, as in "tasks.rte.dropout=0.3".
+        overrides: dotted keys with YAML values, as in "tasks.rte.dropout=0.3", or trees of keys as a file would have them.
         task_files: definitions of the original program with their data, as in "glue_task_def.yml:canonical_data".
 
     Raises:
@@ -238,7 +242,9 @@ def load_config(
     found = [*([layer_of_flags(task_files)] if task_files else []), *(file_layers(path) if path is not None else [])]
     layers: list[Node] = [expand_task_files(spell_out_sources(layer)) for layer in found]
     written = reduce(merge, layers)
-    changes: list[Branch] = [spell_out_sources(parse_override(text)) for text in overrides]
+    changes: list[Branch] = [
+        spell_out_sources(parse_override(change) if isinstance(change, str) else change) for change in overrides
+    ]
     for change in changes:
         _refuse_new_tasks(change, written)
     changed: Node = reduce(merge, changes, written)
@@ -253,6 +259,25 @@ def _refuse_new_tasks(change: Branch, written: Node) -> None:
     for name, node in children_of(change, "tasks").items():
         if name not in known:
             raise UserError(unknown_name(f"{node.origin}: tasks.{name}", "task", name, known))
+
+
+def select_tasks(config: ExperimentConfig, names: Sequence[str], where: str = "--tasks") -> ExperimentConfig:
+    """Return the configuration with only the named tasks, in the order of the file; `where` begins the message.
+
+    Raises:
+        UserError: a name is not in the file.
+    """
+    for name in names:
+        if name not in config.tasks:
+            raise UserError(unknown_name(where, "task", name, config.tasks))
+    mixing = replace(
+        config.mixing, weights=_selected(config.mixing.weights, names), steps=_selected(config.mixing.steps, names)
+    )
+    return replace(config, tasks=_selected(config.tasks, names), mixing=mixing)
+
+
+def _selected(by_task: Mapping[str, Item], names: Sequence[str]) -> dict[str, Item]:
+    return {name: value for name, value in by_task.items() if name in names}
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:

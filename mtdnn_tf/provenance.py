@@ -43,3 +43,13 @@ def source_hashes(tasks: Sequence[TaskSpec]) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the versions that a resolved configuration was run with, from its second line."""
+    with path.open(encoding="utf-8") as file:
+        lines = [file.readline().strip() for _ in range(2)]
+    if not lines[1].startswith("# "):
+        return {}
+    pairs = (item.partition(" ") for item in lines[1].removeprefix("# ").split(", "))
+    return {name: version for name, _, version in pairs}

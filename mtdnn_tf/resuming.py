@@ -28,8 +28,7 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
         _refuse_lost_progress(run.model_dir)
         init_from = run.config.training.init_from
         if init_from:
-            weights = find_weights(init_from)
-            print(f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}", flush=True)
+            print(_take_over(run, find_weights(init_from)), flush=True)
         return None
     state = _with_best_model(run, found, checkpoints.read_state(found))
     checkpoints.load(found, trainer.parts())
@@ -37,6 +36,14 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     trainer.epoch_means.restore(state.epoch_means)
     print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
     return state
+
+
+def _take_over(run: Run, weights: Path) -> str:
+    """Load the weights of another run as `training.init_heads` says, and tell what was loaded."""
+    if run.config.training.init_heads == "stripped":
+        checkpoints.load_model(weights, run.model, (), partial=True)
+        return f"{weights}: loaded encoder; heads are stripped (training.init_heads)"
+    return f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}"
 
 
 def _refuse_lost_progress(model_dir: Path) -> None:

@@ -40,7 +40,7 @@ TASK_TYPES: dict[str, TaskType] = {
     ),
     "ranking": TaskType(
         heads=("linear", "mlp"),
-        losses=("list_softmax",),
+        losses=("list_softmax", "pointwise"),
         known_metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
         metrics=("accuracy_at_1", "mrr", "map", "ndcg"),
         main_metric="mrr",

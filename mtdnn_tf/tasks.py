@@ -66,6 +66,7 @@ class TaskSpec:
     pair_order: str = "premise_first"  # or hypothesis_first (the first release)
     batch_size: int | None = None  # None: data.batch_size
     max_examples: int | None = None
+    sample_seed: int | None = None  # which examples these are; None: the same ones in every run
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)  # by split: train, dev, test
 
 
@@ -123,6 +124,7 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
         pair_order=task.pair_order or "premise_first",
         batch_size=task.batch_size,
         max_examples=task.max_examples,
+        sample_seed=task.sample_seed,
         sources=_sources(task, text, ready),
     )
 

@@ -24,6 +24,7 @@ ORDER = [
     "training",
     "evaluation",
     "serving",
+    "studies",
     "top",
 ]
 PART_OF_MODULE = {
@@ -55,6 +56,8 @@ TOP = {
     "export",
     "plan",
     "init",
+    "recipe",
+    "compare",
     "__init__",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -104,6 +107,13 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_reading_a_configuration_needs_no_tensorflow():
     code = "import sys; from mtdnn_tf.config import load_config; import mtdnn_tf.tasks; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["recipe", "compare"])
+def test_who_starts_runs_needs_no_tensorflow(module):
+    """It stands beside each run, whose memory and devices are its own."""
+    code = f"import sys; import mtdnn_tf.{module}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

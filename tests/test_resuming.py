@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.cli import select_tasks
+from mtdnn_tf.config import select_tasks
 from mtdnn_tf.errors import Interrupted
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.experiment import prepare_directory, run_experiment

@@ -28,7 +28,7 @@ _ROWS_PER_RECORD = 1024
 _RECORDS_PER_SHARD = 64
 _META = "meta.json"
 _WHOLE_NUMBERS = ("token_ids", "lengths", "first_lengths", "groups")
-_TASK_FIELDS = ("name", "type", "text", "labels", "range", "pair_order", "max_examples")
+_TASK_FIELDS = ("name", "type", "text", "labels", "range", "pair_order", "max_examples", "sample_seed")
 
 
 def tokenized_split(task: TaskSpec, split: str, tokenizer: Tokenizer, data: DataConfig) -> TokenizedTask:

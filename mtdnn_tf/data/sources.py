@@ -132,6 +132,8 @@ def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: b
     faults = Faults(source.on_error)
     picked = each_row(sliced(table.rows, source), lambda line, values: _picked(source, table, columns, line, values))
     rows = [row for row in faults.without(picked) if row is not None]
+    if source.gather:
+        rows = _gathered(rows, columns)
     labels = None
     if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
         place = partial(_place, table, key=columns.label)
@@ -275,6 +277,18 @@ def _labelled(
     return kept, label_array(task, labels)
 
 
+def _gathered(rows: list[_Row], columns: Columns) -> list[_Row]:
+    """Bring the candidates of a query together, in the order in which the file first names the queries."""
+    queries: dict[str, list[_Row]] = {}
+    for row in rows:
+        queries.setdefault(_query(row, columns), []).append(row)
+    return [row for candidates in queries.values() for row in candidates]
+
+
+def _query(row: _Row, columns: Columns) -> str:
+    return row.texts[0] if columns.group is None else row.group
+
+
 def _groups(task: TaskSpec, table: Table, columns: Columns, rows: list[_Row]) -> np.ndarray | None:
     """Number the queries; the candidates of one stand together, told by `group` or by the same first text."""
     if task.type != "ranking":
@@ -283,11 +297,12 @@ def _groups(task: TaskSpec, table: Table, columns: Columns, rows: list[_Row]) ->
     ids: list[int] = []
     previous = None
     for row in rows:
-        key = row.texts[0] if columns.group is None else row.group
+        key = _query(row, columns)
         if key != previous and key in first:
             raise UserError(
                 f"{table.origin}:{row.line}: query {quoted(key)} has been there already, from line {first[key].line} on; "
-                "the candidates of one query must stand together: sort the file, or map `group` to a column of query ids"
+                "the candidates of one query must stand together: sort the file, say `gather: true` in the source, or map `group` to a "
+                "column of query ids"
             )
         _check_one_query(table, key, first.setdefault(key, row), row)
         previous = key
@@ -305,12 +320,17 @@ def _check_one_query(table: Table, key: str, first: _Row, row: _Row) -> None:
 
 
 def _limited(examples: Examples, task: TaskSpec) -> Examples:
-    """Keep `max_examples` examples (of ranking: queries), the same ones in every run, in the order of the file."""
+    """Keep `max_examples` examples (of ranking: queries), in the order of the file.
+
+    Which ones is a function of the task's name and `sample_seed` alone; fewer examples are always among more.
+    """
     items = np.arange(len(examples)) if examples.groups is None else examples.groups
     count = int(items[-1]) + 1
     if task.max_examples is None or task.max_examples >= count:
         return examples
-    chosen = np.random.default_rng(zlib.crc32(task.name.encode())).permutation(count)[: task.max_examples]
+    name = zlib.crc32(task.name.encode())
+    entropy = name if task.sample_seed is None else [name, 1 + task.sample_seed]  # NumPy takes [name, 0] for name
+    chosen = np.random.default_rng(entropy).permutation(count)[: task.max_examples]
     rows = np.flatnonzero(np.isin(items, chosen))
     groups = None if examples.groups is None else np.unique(examples.groups[rows], return_inverse=True)[1]
     return replace(

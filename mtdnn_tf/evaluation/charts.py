@@ -1,9 +1,10 @@
-"""Line charts and heat maps as inline SVG: all that reports need, without a plotting library."""
+"""Charts as inline SVG: all that reports need, without a plotting library."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,37 +12,50 @@ Series = list[tuple[float, float]]
 
 # Distinguishable for most colour-blind readers on light and dark paper (after Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _LEGEND = 720, 260, 60, 28, 28, 150
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 60, 28, 28
+_CHARACTER = 5.8  # width of one, about
 
 
-def line_chart(title: str, series: Mapping[str, Series]) -> str:
-    """Return an SVG with one line per series of (x, y) points; a sentence where there is nothing to draw."""
+def line_chart(
+    title: str,
+    series: Mapping[str, Series],
+    *,
+    x_label: str = "step",
+    log_x: bool = False,
+    bars: Mapping[str, Series] | None = None,
+) -> str:
+    """Return an SVG with one line per series of (x, y) points; a sentence where there is nothing to draw.
+
+    Args:
+        title: above the chart.
+        series: by name, as the legend has it.
+        x_label: before the greatest x.
+        log_x: a logarithmic x axis; all x must be above 0.
+        bars: of a series, how far each of its points reaches: (up, down) from it, by place. Its points get marks.
+    """
     points = [point for line in series.values() for point in line]
     if not points:
         return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
-    low_x, high_x = _range([x for x, _ in points])
-    low_y, high_y = _range([y for _, y in points])
+    scale = math.log10 if log_x else float
+    right = _right(series)
+    low_x, high_x = _range([scale(x) for x, _ in points])
+    low_y, high_y = _range([end for name, line in series.items() for end in _ends(line, (bars or {}).get(name))])
 
-    def place(x: float, y: float) -> str:
-        across = _LEFT + (x - low_x) / (high_x - low_x) * (_WIDTH - _LEFT - _LEGEND)
-        down = _HEIGHT - _BOTTOM - (y - low_y) / (high_y - low_y) * (_HEIGHT - _BOTTOM - _TOP)
-        return f"{across:.1f},{down:.1f}"
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = _LEFT + (scale(x) - low_x) / (high_x - low_x) * (right - _LEFT)
+        return across, _HEIGHT - _BOTTOM - (y - low_y) / (high_y - low_y) * (_HEIGHT - _BOTTOM - _TOP)
 
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">',
-        f'<text x="{_LEFT}" y="16">{html.escape(title)}</text>',
-        *_axes(low_x, high_x, low_y, high_y),
-    ]
+    xs = [x for x, _ in points]
+    parts = [*_opening(title), *_axes(right, f"{min(xs):.4g}", f"{x_label} {max(xs):.4g}", low_y, high_y)]
     for index, (name, line) in enumerate(series.items()):
         colour = _COLOURS[index % len(_COLOURS)]
-        path = " ".join(place(x, y) for x, y in line)
+        path = " ".join(f"{across:.1f},{down:.1f}" for across, down in (place(x, y) for x, y in line))
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
-        if len(line) == 1:
-            x, y = place(*line[0]).split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
-        down = _TOP + 12 + 15 * index
-        parts.append(f'<rect x="{_WIDTH - _LEGEND + 12}" y="{down - 8}" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{_WIDTH - _LEGEND + 28}" y="{down}">{html.escape(name)}</text>')
+        if len(line) == 1 or bars is not None:
+            parts += [_dot(*place(x, y), colour) for x, y in line]
+        for (x, y), (up, down_by) in zip(line, (bars or {}).get(name, ()), strict=False):
+            parts.append(_bar(place(x, y + up), place(x, y - down_by), colour))
+        parts += _legend(index, name, colour, right)
     return "".join([*parts, "</svg>"])
 
 
@@ -75,18 +89,85 @@ def _cell(margin: int, cell: int, row: int, column: int, value: float, greatest:
     )
 
 
+def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Return an SVG with a row for each name, and in it a dot and a bar for each series: (value, what it varies by)."""
+    values = [end for row in rows.values() for value, by in row.values() for end in (value - by, value + by)]
+    if not values:
+        return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
+    low, high = _range(values)
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    step = 12 * len(names) + 10
+    height = max(_TOP + step * len(rows), _TOP + 15 * len(names)) + _BOTTOM
+    left, right, base = 2 * _LEFT, _right(names), height - _BOTTOM
+    parts = _opening(title, height)
+    parts += [
+        f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>',
+        f'<text x="{left}" y="{height - 8}">{low:.4g}</text>',
+        f'<text x="{right}" y="{height - 8}" text-anchor="end">{high:.4g}</text>',
+    ]
+
+    def across(value: float) -> float:
+        return left + (value - low) / (high - low) * (right - left)
+
+    for place, (row, found) in enumerate(rows.items()):
+        top = _TOP + step * place + 10
+        parts.append(f'<text x="{left - 6}" y="{top + step / 2 - 6:.1f}" text-anchor="end">{html.escape(row)}</text>')
+        for index, name in enumerate(names):
+            if name in found:
+                (value, by), colour, down = found[name], _COLOURS[index % len(_COLOURS)], top + 12 * index
+                parts.append(_bar((across(value - by), down), (across(value + by), down), colour))
+                parts.append(_dot(across(value), down, colour))
+    for index, name in enumerate(names):
+        parts += _legend(index, name, _COLOURS[index % len(_COLOURS)], right)
+    return "".join([*parts, "</svg>"])
+
+
+def _ends(line: Series, reach: Series | None) -> list[float]:
+    bars = reach or [(0.0, 0.0)] * len(line)
+    return [end for (_, y), (up, down) in zip(line, bars, strict=True) for end in (y + up, y - down)]
+
+
+def _opening(title: str, height: float = _HEIGHT) -> list[str]:
+    return [
+        f'<svg viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{html.escape(title)}">',
+        f'<text x="{_LEFT}" y="16">{html.escape(title)}</text>',
+    ]
+
+
+def _dot(x: float, y: float, colour: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+
+
+def _bar(start: tuple[float, float], end: tuple[float, float], colour: str) -> str:
+    (x1, y1), (x2, y2) = start, end
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+
+
+def _right(names: Iterable[str]) -> float:
+    """Return where the chart ends and its legend begins."""
+    return _WIDTH - max(150, 32 + round(_CHARACTER * max(map(len, names))))
+
+
+def _legend(index: int, name: str, colour: str, right: float) -> list[str]:
+    down = _TOP + 12 + 15 * index
+    return [
+        f'<rect x="{right + 12:g}" y="{down - 8}" width="10" height="10" fill="{colour}"/>',
+        f'<text x="{right + 28:g}" y="{down}">{html.escape(name)}</text>',
+    ]
+
+
 def _range(values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _axes(low_x: float, high_x: float, low_y: float, high_y: float) -> list[str]:
-    right, base = _WIDTH - _LEGEND, _HEIGHT - _BOTTOM
+def _axes(right: float, low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:
+    base = _HEIGHT - _BOTTOM
     return [
         f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{right}" y2="{base}"/>',
         f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{base}"/>',
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{low_x:.4g}</text>',
-        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">step {high_x:.4g}</text>',
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{html.escape(low_x)}</text>',
+        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{html.escape(high_x)}</text>',
         f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">{low_y:.3g}</text>',
         f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{high_y:.3g}</text>',
     ]

@@ -13,19 +13,24 @@ from mtdnn_tf.tasks import TaskSpec
 
 
 def write_predictions(folder: str | Path, scorer: SplitScorer, split: str) -> list[Path]:
-    """Write `<task>_<split>.tsv` for every task that the scorer has scored, in file order: line, gold, answer columns."""
+    """Write `<task>_<split>.tsv` for every task that the scorer has scored, in file order.
+
+    Columns: number of the row, gold, answer columns; of ranking the number of the query, last.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for task, tokenized in scorer.splits:
         rows = answers(task, scorer.logits[task.name])
         gold = [_gold(task, label) for label in tokenized.known_labels]
+        queries = [[]] * len(rows) if tokenized.groups is None else [[str(query)] for query in tokenized.groups]
         lines = [
-            "\t".join([str(number), known, *_cells(row)])
-            for number, (known, row) in enumerate(zip(gold, rows, strict=True), 1)
+            "\t".join([str(number), known, *_cells(row), *query])
+            for number, (known, row, query) in enumerate(zip(gold, rows, queries, strict=True), 1)
         ]
+        head = ["example", "gold", *columns(task), *([] if tokenized.groups is None else ["query"])]
         path = folder / f"{task.name}_{split}.tsv"
-        write_text_atomically(path, "\n".join(["\t".join(["example", "gold", *columns(task)]), *lines]) + "\n")
+        write_text_atomically(path, "\n".join(["\t".join(head), *lines]) + "\n")
         written.append(path)
     return written
 

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtdnn_tf.config import config_hash
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.evaluation.charts import Series, line_chart
+from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
 from mtdnn_tf.tasks import TaskSpec
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ccc; --soft: #666; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --line: #444; --soft: #aaa; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } code { font-size: 90%; overflow-wrap: anywhere; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg .axis { stroke: var(--line); }
-.note { color: var(--soft); }
-"""
 
 
 def score_table(scores: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> str:
@@ -59,8 +49,8 @@ def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, comma
     """Write report.html into the run directory."""
     events = read_metrics(run.model_dir / "metrics.jsonl")
     sections = [
-        f"<h1>{_text(run.model_dir.name)}</h1>",
-        f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{_text(run.config.encoder.source)}</code>), '
+        f"<h1>{text_of(run.model_dir.name)}</h1>",
+        f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{text_of(run.config.encoder.source)}</code>), '
         f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
         "<h2>Development scores</h2>",
         _score_section(run.tasks, scores),
@@ -70,51 +60,14 @@ def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, comma
         "<h2>Curves</h2>",
         *_curves(events),
         "<h2>How to make it again</h2>",
-        f"<p><code>{_text(command)}</code></p>" if command else "",
-        _table(["package", "version"], versions().items()),
+        f"<p><code>{text_of(command)}</code></p>" if command else "",
+        table(["package", "version"], versions().items()),
         "<h2>Data</h2>",
-        _table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
+        table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
     ]
     path = run.model_dir / "report.html"
-    write_text_atomically(path, html_page(run.model_dir.name, sections))
+    write_text_atomically(path, whole_page(run.model_dir.name, sections))
     return path
-
-
-def html_page(title: str, sections: Iterable[str]) -> str:
-    """Return a page that needs nothing else, no script and no network."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl; an empty list where there is none."""
-    path = Path(path)
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    cells = "".join(f"<th>{_text(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.2f}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value:,}</td>'
-    return f"<td>{_text(value)}</td>"
 
 
 def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
@@ -124,12 +77,12 @@ def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
             name = f"{metric} (decides)" if metric == task.main_metric else metric
             rows.append((task.name, name, 100 * value))
     rows.append(("average", "main metrics", 100 * scores["average"]))
-    return _table(["task", "metric", "percent"], rows)
+    return table(["task", "metric", "percent"], rows)
 
 
 def _early_stop(events: Sequence[Mapping[str, Any]], epochs: int) -> list[str]:
     return [
-        f'<p class="note">Stopped after epoch {event["epoch"] + 1} of {epochs}: {_text(event["best_metric"])} had not been better '
+        f'<p class="note">Stopped after epoch {event["epoch"] + 1} of {epochs}: {text_of(event["best_metric"])} had not been better '
         f"than {event['best_score']:.4f} for {event['patience']} epochs.</p>"
         for event in events
         if event["event"] == "early_stop"
@@ -148,7 +101,7 @@ def _task_section(tasks: Sequence[TaskSpec], mixture: Mixture) -> str:
         )
         for task in tasks
     ]
-    return _table(["task", "type", "head", "labels", "training examples", "steps an epoch"], rows)
+    return table(["task", "type", "head", "labels", "training examples", "steps an epoch"], rows)
 
 
 def _curves(events: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -86,8 +86,27 @@ def list_softmax(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     return batch_mean(per_query, tf.cast(relevant > 0, tf.float32))
 
 
+def pointwise(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
+    """Mean cross-entropy of each candidate by itself, P(relevant) = sigmoid(Rel): what a classifier of pairs learns.
+
+    The alternative that the ranking loss is compared with (paper, 3.1 and Table 3, QNLI). All candidates count, those of
+    queries without a relevant one, too.
+
+    Args:
+        logits: `[batch, 1] float32`, the relevance scores.
+        batch: `label` `[batch] float32` relevance; more than 0 is relevant.
+
+    Returns:
+        `[] float32`.
+    """
+    relevant = tf.cast(batch["label"] > 0, tf.float32)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=relevant, logits=logits[:, 0])
+    return batch_mean(losses, batch.get("sample_weight"))
+
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "mean_squared_error": mean_squared_error,
     "list_softmax": list_softmax,
+    "pointwise": pointwise,
 }

@@ -82,6 +82,8 @@ def _changed(change, tasks, tokenizer, data):
         task = dataclasses.replace(task, labels=task.labels[::-1])
     if change == "max_examples":
         task = dataclasses.replace(task, max_examples=5)
+    if change == "sample_seed":
+        task = dataclasses.replace(task, sample_seed=5)
     if change == "pair_order":
         task = dataclasses.replace(task, pair_order="hypothesis_first")
     if change == "columns":
@@ -93,7 +95,17 @@ def _changed(change, tasks, tokenizer, data):
     return task, tokenizer, data
 
 
-CHANGES = ["a word", "max_length", "labels", "max_examples", "pair_order", "columns", "vocabulary", "case"]
+CHANGES = [
+    "a word",
+    "max_length",
+    "labels",
+    "max_examples",
+    "sample_seed",
+    "pair_order",
+    "columns",
+    "vocabulary",
+    "case",
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -120,6 +120,32 @@ def test_a_part_of_ranking_counts_queries(tmp_path):
     assert examples.groups.tolist() == [query for query in range(5) for _ in range(3)]
 
 
+def test_a_seed_samples_other_rows_and_fewer_are_among_more(tmp_path):
+    path = _write(tmp_path / "x.tsv", "text\tlabel\n" + "".join(f"t{n}\tpositive\n" for n in range(100)))
+
+    def lines(count, seed):
+        spec = TaskSpec(
+            "mood", "classification", ("text",), ("negative", "positive"),
+            max_examples=count, sample_seed=seed, sources={"train": SourceConfig(path)},
+        )  # fmt: skip
+        return set(read_examples(spec, "train").lines.tolist())
+
+    assert lines(10, 1) == lines(10, 1)
+    assert len({frozenset(lines(10, seed)) for seed in (None, 0, 1, 2)}) == 4
+    assert lines(10, 1) < lines(40, 1)
+
+
+def test_scattered_candidates_are_gathered_by_query_in_the_order_of_the_file(tmp_path):
+    path = _write(tmp_path / "x.tsv", "question\tanswer\tlabel\nq\ta\t1\nr\tb\t0\nq\tc\t0\nr\td\t1\n")
+    with pytest.raises(UserError, match=r"x\.tsv:4: query 'q' .* `gather: true`"):
+        _read(path, PICK)
+    found = _read(path, PICK, gather=True)
+    assert found.texts == (["q", "q", "r", "r"], ["a", "c", "b", "d"])
+    assert found.groups.tolist() == [0, 0, 1, 1]
+    assert found.labels.tolist() == [1, 0, 0, 1]
+    assert found.lines.tolist() == [2, 4, 3, 5]
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("split", ["train", "validation", "train[:10%]"])
 def test_tfds_builders_are_read_by_label_name(data_root, split):

@@ -36,7 +36,7 @@ A_RUN_ON_A_SMALL_DISK = """
 import json, shutil, sys
 from pathlib import Path
 import mtdnn_tf as mtdnn
-from mtdnn_tf.cli import select_tasks
+from mtdnn_tf.config import select_tasks
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.training import callbacks, checkpoints
 from tests.killing import assert_same_run

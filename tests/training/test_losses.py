@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtdnn_tf.tasks import KNOWN_LOSSES
-from mtdnn_tf.training.losses import LOSSES, cross_entropy, list_softmax, mean_squared_error
+from mtdnn_tf.training.losses import LOSSES, cross_entropy, list_softmax, mean_squared_error, pointwise
 
 
 def _batch(labels, group=None):
@@ -61,3 +61,12 @@ def test_list_softmax_is_finite_far_out():
         loss = list_softmax(logits, _batch([0, 1], [0, 0]))
     assert float(loss) == pytest.approx(2000.0)
     assert np.all(np.isfinite(tape.gradient(loss, logits)))
+
+
+def test_pointwise_is_the_cross_entropy_of_a_classifier_of_pairs():
+    scores, relevance = [2.0, -1.0, 0.5], [1.0, 0.0, 2.0]
+    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)) + np.log1p(np.exp(-0.5))) / 3
+    loss = pointwise(tf.constant([[score] for score in scores]), _batch(relevance, [0, 0, 1]))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+    two_classes = cross_entropy(tf.constant([[0.0, score] for score in scores]), _batch([1, 0, 1]))
+    assert float(loss) == pytest.approx(float(two_classes), abs=1e-6)

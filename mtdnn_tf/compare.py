@@ -1,0 +1,90 @@
+"""Trains and compares the arms of a study: `python -m mtdnn_tf.compare --config=configs/studies/X.yaml --output_dir=runs/X`.
+
+The same command goes on where it was cut off, and trains nothing twice; `--arms`, `--tasks` and `--seeds` train a part of it, and
+another part later adds to it. results.json, report.html and table.md tell of all that is finished.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from mtdnn_tf import cli
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.studies.planned import PlannedRun
+from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
+from mtdnn_tf.studies.running import run_all, with_ancestors
+from mtdnn_tf.studies.study import read_study, restricted
+from mtdnn_tf.studies.writing import write_study
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "The folder of runs and report. Default: runs/<name of the file>."
+)
+_ARMS = flags.DEFINE_list("arms", None, "Trains only these arms, and what they start from.")
+_SEEDS = flags.DEFINE_list("seeds", None, "Trains only these seeds of the study.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained, and trains nothing.")
+_PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind of run to estimate how long all take.")
+
+
+def main() -> None:
+    """Read the flags and the study, train what remains, write and show the tables."""
+    path = cli.file_of_several_runs("configs/studies/multi_against_single.yaml")
+    study = read_study(path)
+    split = study.options.split
+    folder = Path(_OUTPUT_DIR.value or Path("runs") / Path(path).stem)
+    runs = study.plan(folder, cli.overrides_from_flags())
+    wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
+    command = shlex.join(["python", "-m", "mtdnn_tf.compare", *sys.argv[1:]])
+    if _DRY_RUN.value or _PLAN.value:
+        ledger = Ledger(folder / "runs")
+        states = states_of(runs, ledger, split)
+        print(summary(wanted, states, ledger))
+        if _PLAN.value:
+            _plan([run for run in wanted if states[run.name] != FINISHED])
+        return
+    try:
+        run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted)
+    finally:  # what is finished is told whatever stopped the rest
+        states = states_of(runs, Ledger(folder / "runs"), split)
+        print(f"\n{write_study(study, runs, states, folder, command)}")
+    print(f"study: {folder}  (report.html, results.json, table.md; runs/ with a report of each)")
+
+
+def _seeds() -> list[int] | None:
+    if "training.seed" in "".join(cli.overrides_from_flags()):
+        raise UserError(
+            "--seed: a study has seeds of its own; restrict them with --seeds, or change `seeds` in its file"
+        )
+    if _SEEDS.value is None:
+        return None
+    if not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise UserError(f"--seeds: must be whole numbers, as in --seeds=2018,2019; received {','.join(_SEEDS.value)}")
+    return [int(seed) for seed in _SEEDS.value]
+
+
+def _plan(runs: list[PlannedRun]) -> None:
+    """Print what one run of each kind takes by a few steps of it, and all of them together."""
+    cli.start_tensorflow()
+    import keras
+
+    from mtdnn_tf.experiment import prepare_runtime
+    from mtdnn_tf.planning import make_plan
+
+    kinds: dict[tuple[object, ...], list[PlannedRun]] = {}
+    for run in runs:
+        kinds.setdefault((run.stage.name, run.task, run.x), []).append(run)
+    total = 0.0
+    for first, *others in kinds.values():
+        prepare_runtime(first.config)
+        minutes = make_plan(first.config)["minutes"]
+        total += minutes * (1 + len(others))
+        print(f"  {first.name}: {minutes:.1f} minutes; {1 + len(others)} runs", flush=True)
+        keras.backend.clear_session()
+    print(f"training, estimated: {total:.0f} minutes; start-up, scoring and saving not included")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,46 @@
+"""Trains a chain of stages: `python -m mtdnn_tf.recipe --config=configs/recipes/X.yaml --model_dir=runs/X`.
+
+Each stage has its own run directory, `<model_dir>/<stage>`, or `<model_dir>/<stage>/<task>` where it trains each task alone. The
+same command goes on where it was cut off; finished stages are not touched. `--set` and the dedicated flags are for all stages;
+`--tasks` restricts those that train each task alone.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from mtdnn_tf import cli
+from mtdnn_tf.studies.planned import Grid, plan_runs
+from mtdnn_tf.studies.progress import Ledger, states_of, summary
+from mtdnn_tf.studies.running import KEEP, run_all
+from mtdnn_tf.studies.stages import read_body, read_stages
+
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained, and trains nothing.")
+_KEEP = flags.DEFINE_enum(
+    "keep",
+    "all",
+    list(KEEP),
+    "What stays of a finished run: all; best: no checkpoints; results: no weights that nothing starts from.",
+)
+
+
+def main() -> None:
+    """Read the flags and the stages, train what remains, say where things are."""
+    stages = read_stages(read_body(cli.file_of_several_runs("configs/recipes/mt_dnn_minilm.yaml")), "stages")
+    model_dir = cli.model_dir_from_flags()
+    tasks = cli.tasks_from_flags()
+    grid = Grid(tasks=tuple(tasks) if tasks else None)
+    runs = plan_runs(stages, model_dir, overrides=cli.overrides_from_flags(), grid=grid)
+    if _DRY_RUN.value:
+        ledger = Ledger(model_dir)
+        print(summary(runs, states_of(runs, ledger), ledger))
+        return
+    run_all(runs, model_dir, keep=_KEEP.value)
+    print("\nruns, each with report.html and scores.json:")
+    for run in runs:
+        print(f"  {run.directory}")
+    print(f"next:\n  python -m mtdnn_tf.export --model_dir={runs[-1].directory} --output_dir=served/{model_dir.name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

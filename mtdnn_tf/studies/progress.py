@@ -1,0 +1,186 @@
+"""What of a plan is done: the state of each run's directory, what is known of it beside that, what remains and how long."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mtdnn_tf.config import config_differences, load_config
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.studies.planned import PlannedRun
+from mtdnn_tf.studies.stages import STAGE_KINDS
+from mtdnn_tf.training.manifest import MANIFEST, DamagedCheckpointError, verify
+
+FINISHED, CUT_OFF, TO_DO = "finished", "cut off", "to do"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run beside its directory."""
+
+    seconds: float = 0.0  # of all the processes that trained it, start-up and scoring included
+    started_from: str = ""  # fingerprint of the weights of the run before
+
+
+class Ledger:
+    """The records of all runs below a root, in `ledger.json`."""
+
+    def __init__(self, root: Path) -> None:
+        """Read what is there.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        self._path = root / "ledger.json"
+        self._records: dict[str, Record] = {}
+        if self._path.is_file():
+            try:
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+                self._records = {name: Record(**record) for name, record in content.items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                raise UserError(
+                    f"{self._path}: damaged: {error}; remove it: what is finished is known without it"
+                ) from None
+
+    def __getitem__(self, name: str) -> Record:
+        """Return what is known of a run, if only that nothing is."""
+        return self._records.get(name, Record())
+
+    def write(self, name: str, record: Record) -> None:
+        """Keep a record of a run, on the disk."""
+        self._records[name] = record
+        plain = {known: asdict(kept) for known, kept in self._records.items()}
+        write_text_atomically(self._path, json.dumps(plain, indent=1) + "\n")
+
+
+def fingerprint(directory: Path) -> str:
+    """Return 12 hexadecimal digits of the weights that a run directory holds; empty where they were removed or never kept."""
+    path = directory / "best" / MANIFEST
+    if not path.is_file():
+        return ""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "  weights" in line]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") -> dict[str, str]:
+    """Return the state of every run by name.
+
+    Args:
+        runs: of `plan_runs`.
+        ledger: of their root.
+        split: what scored runs are scored on.
+
+    Raises:
+        UserError: a run was trained with another configuration, or from other weights than the run before it now has; the stage
+            is named.
+    """
+    parents = {run.parent.name for run in runs if run.parent}
+    states: dict[str, str] = {}
+    for run in runs:
+        _refuse_other(run)
+        states[run.name] = _state(run, split, run.name in parents)
+        refuse_other_start(run, states, ledger)
+    return states
+
+
+def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
+    if not (run.directory / "metrics.jsonl").is_file():
+        return TO_DO
+    is_scored = not run.stage.options.scored or (run.directory / scores_file(split)).is_file()
+    return FINISHED if is_scored and is_trained(run, is_parent) else CUT_OFF
+
+
+def is_trained(run: PlannedRun, is_parent: bool) -> bool:
+    """Return whether a run has written its last file, and its best model is whole where other runs start from it."""
+    last = STAGE_KINDS[run.stage.options.kind].last_file
+    if not all((run.directory / name).is_file() for name in ("scores.json", last)):
+        return False
+    try:
+        if is_parent:
+            verify(run.directory / "best")
+    except DamagedCheckpointError:
+        return False
+    return True
+
+
+def scores_file(split: str) -> str:
+    """Return the name of the file that holds a run's scores on a split."""
+    return "scores.json" if split == "dev" else f"scores_{split}.json"
+
+
+def _refuse_other(run: PlannedRun) -> None:
+    if not (run.directory / "metrics.jsonl").is_file() or not (run.directory / "config.yaml").is_file():
+        return
+    differences = config_differences(load_config(run.directory / "config.yaml"), run.config)
+    if differences:
+        raise UserError(
+            f"{run.stage.where}: {run.directory} was trained with another configuration: {'; '.join(differences)}. "
+            "Name another folder for the changed one, or remove this run and those that start from it"
+        )
+
+
+def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledger) -> None:
+    """Refuse a run that started from other weights than the finished run before it now has.
+
+    Raises:
+        UserError: it did; the stage is named.
+    """
+    started_from = ledger[run.name].started_from
+    if run.parent is None or not started_from or states[run.name] == TO_DO or states[run.parent.name] != FINISHED:
+        return
+    if fingerprint(run.parent.directory) != started_from:
+        raise UserError(
+            f"{run.stage.where}: {run.directory} started from other weights than {run.parent.directory} holds now; "
+            "remove it, so that it is trained again, or put the other weights back"
+        )
+
+
+def summary(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger) -> str:
+    """Return a line for each stage: how many of its runs are in which state; and what remains in all."""
+    by_stage: dict[str, Counter[str]] = {}
+    for run in runs:
+        by_stage.setdefault(run.stage.name, Counter())[states[run.name]] += 1
+    width = max(map(len, by_stage))
+    lines = [
+        f"  {name.ljust(width)}  {', '.join(f'{counts[s]} {s}' for s in (FINISHED, CUT_OFF, TO_DO) if counts[s])}"
+        for name, counts in by_stage.items()
+    ]
+    left = [run for run in runs if states[run.name] != FINISHED]
+    remains = f"{len(left)} of {len(runs)} runs remain" if left else f"all {len(runs)} runs are finished"
+    return "\n".join([f"{remains}{_time_left(left, runs, states, ledger)}", *lines])
+
+
+def _time_left(
+    left: Sequence[PlannedRun], runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger
+) -> str:
+    if not left:
+        return ""
+    done = [run for run in runs if states[run.name] == FINISHED and ledger[run.name].seconds > 0]
+    if not done:
+        return "; how long they take is known after the first one (or by --plan)"
+    seconds = sum(expected_seconds(run, done, ledger) for run in left)
+    return f", about {told_seconds(seconds)} by the {len(done)} that are finished"
+
+
+def expected_seconds(run: PlannedRun, done: Sequence[PlannedRun], ledger: Ledger) -> float:
+    """Return what a run should take by those that are done: the most alike of them, in the mean, less what it has run already."""
+    alike = [
+        [other for other in done if all(getattr(other, name) == getattr(run, name) for name in names)]
+        for names in (("stage", "task", "x"), ("stage", "task"), ("stage",), ("task",), ())
+    ]
+    nearest = next(found for found in alike if found)
+    mean = sum(ledger[other.name].seconds for other in nearest) / len(nearest)
+    return max(mean - ledger[run.name].seconds, 0.0)
+
+
+def told_seconds(seconds: float) -> str:
+    """Return a time as people say it: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

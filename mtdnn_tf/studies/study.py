@@ -1,0 +1,194 @@
+"""A study as it is written: arms, tasks and seeds that are compared under one budget.
+
+title: Several tasks at once, or one at a time
+budget: four epochs over the same rows for every task and arm
+config: ../glue_minilm.yaml
+seeds: [2018, 2019, 2020]
+tasks: {rte: {}, qqp: {seeds: 1}}
+arms:
+  single: {each_task: true, set: {training: {epochs: 4}}}
+  multi_task: {title: multi-task refinement}
+  fine_tuned: {init_from: multi_task, heads: kept, each_task: true}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from mtdnn_tf.config import Count, CountOrNone, Name, Names, Seed
+from mtdnn_tf.config_build import at, build, not_empty, one_of
+from mtdnn_tf.config_tree import Branch, Leaf, Node
+from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.studies.planned import Grid, PlannedRun, Point, plan_runs
+from mtdnn_tf.studies.running import KEEP
+from mtdnn_tf.studies.stages import Stage, changes_of, read_body, read_stages
+
+
+@dataclass(frozen=True)
+class StudiedTask:
+    """One task of the table."""
+
+    seeds: Count | None = None  # the first so many of the study's; None: all
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of others, shown beside the table; nothing is computed from them."""
+
+    source: Name
+    scores: Mapping[str, Mapping[str, tuple[float, ...]]]  # by row and task, in percent: one, or one for each point
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The points of the x axis."""
+
+    x: Name  # what it shows
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study says beside `arms`, `config`, `set` and the values of `points`."""
+
+    title: Name
+    budget: Name  # what every arm may spend, in words; the table counts epochs and steps beside them
+    tasks: Annotated[Mapping[str, StudiedTask], not_empty()]
+    seeds: Annotated[tuple[Seed, ...], not_empty()] = (2018,)
+    about: str = ""
+    notes: tuple[Name, ...] = ()  # what a reader has to know beside the numbers
+    split: Annotated[str, one_of("dev", "test")] = "dev"
+    resample: bool = False  # each seed draws the examples that `max_examples` leaves anew
+    points: Axis | None = None
+    compare: tuple[Names, ...] = ()  # pairs of arms; none: every arm with the first
+    bootstrap: CountOrNone = 1000  # resamplings of the examples; 0: none
+    keep: Annotated[str, one_of(*KEEP)] = "best"
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, read and checked."""
+
+    path: Path
+    options: StudyOptions
+    stages: tuple[Stage, ...]
+    points: tuple[Point, ...] = field(default=())
+
+    @property
+    def arms(self) -> tuple[Stage, ...]:
+        """The stages that the table has."""
+        return tuple(stage for stage in self.stages if stage.options.scored)
+
+    @property
+    def pairs(self) -> tuple[tuple[Stage, Stage], ...]:
+        """The arms that are compared: each pair as (arm, what it is compared with)."""
+        arms = {arm.name: arm for arm in self.arms}
+        if self.options.compare:
+            return tuple((arms[one], arms[other]) for one, other in self.options.compare)
+        first, *others = self.arms
+        return tuple((arm, first) for arm in others)
+
+    def plan(self, root: Path, overrides: Sequence[str] = ()) -> tuple[PlannedRun, ...]:
+        """Return all runs of the study; their directories are below `<root>/runs`.
+
+        Raises:
+            UserError: see `plan_runs`.
+        """
+        options = self.options
+        seeds_of = {name: task.seeds for name, task in options.tasks.items() if task.seeds}
+        grid = Grid(options.seeds, self.points, tuple(options.tasks), seeds_of, options.resample)
+        return plan_runs(self.stages, root / "runs", overrides=overrides, grid=grid)
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study's file, with the files that it includes.
+
+    Raises:
+        UserError: file, line and key, the rule, and what was received.
+    """
+    body = read_body(path)
+    points, axis = _points(body)
+    shown = {key: node for key, node in body.children.items() if key not in ("arms", "config", "set", "points")}
+    options: StudyOptions = build(StudyOptions, Branch(shown | axis, body.origin), "")
+    study = Study(Path(path), options, read_stages(body, "arms"), points)
+    _check(study, body)
+    return study
+
+
+def _points(body: Branch) -> tuple[tuple[Point, ...], dict[str, Node]]:
+    """Return the points, and what is said of their axis."""
+    node = body.children.get("points")
+    if node is None:
+        return (), {}
+    values = node.children.get("values") if isinstance(node, Branch) else None
+    items = values.value if isinstance(values, Leaf) and isinstance(values.value, tuple) else ()
+    if not isinstance(node, Branch) or not items:
+        raise UserError(
+            f"{at(node, 'points')}: must hold x (what the axis shows) and values: a list of {{x: 0.1, set: {{...}}}}"
+        )
+    axis = Branch({key: child for key, child in node.children.items() if key != "values"}, node.origin)
+    return tuple(_point(item) for item in items), {"points": axis}
+
+
+def _point(item: Node) -> Point:
+    children = item.children if isinstance(item, Branch) else {}
+    if set(children) != {"x", "set"}:
+        raise UserError(f"{at(item, 'points.values')}: must be {{x: <number>, set: {{...}}}}")
+    x: float = build(float, children["x"], "points.values.x")
+    return Point(x, changes_of(children["set"], "points.values.set"))
+
+
+def _check(study: Study, body: Branch) -> None:
+    options, arms = study.options, [arm.name for arm in study.arms]
+    if not arms:
+        raise UserError(f"{body.origin}: arms: one at least must be scored")
+    for pair in options.compare:
+        if len(pair) != 2:
+            raise UserError(f"{at(body.children['compare'], 'compare')}: must be pairs of arms, received {list(pair)}")
+        for name in pair:
+            if name not in arms:
+                raise UserError(unknown_name(at(body.children["compare"], "compare"), "scored arm", name, arms))
+    for name, by_task in options.published.scores.items() if options.published else ():
+        for task, values in by_task.items():
+            if len(values) != max(len(study.points), 1):
+                raise UserError(
+                    f"{at(body.children['published'], f'published.scores.{name}.{task}')}: needs a number for each point, "
+                    f"{max(len(study.points), 1)}; received {len(values)}"
+                )
+    if options.points and options.points.log and any(point.x <= 0 for point in study.points):
+        raise UserError(f"{at(body.children['points'], 'points.log')}: a logarithmic axis takes numbers above 0 only")
+
+
+def restricted(
+    study: Study,
+    runs: Sequence[PlannedRun],
+    arms: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[PlannedRun]:
+    """Return the scored runs of some arms, tasks and seeds; None: all. Runs of several tasks are taken where one is wanted.
+
+    Raises:
+        UserError: a name or seed that the study has not.
+    """
+    known = {"--arms": [arm.name for arm in study.arms], "--tasks": list(study.options.tasks)}
+    for flag, wanted in (("--arms", arms), ("--tasks", tasks)):
+        for name in wanted or ():
+            if name not in known[flag]:
+                raise UserError(unknown_name(flag, flag[2:-1], name, known[flag]))
+    for seed in seeds or ():
+        if seed not in study.options.seeds:
+            listed = ", ".join(map(str, study.options.seeds))
+            raise UserError(f"--seeds: {seed} is none of the study's: {listed}; add it to `seeds` in {study.path}")
+    return [
+        run
+        for run in runs
+        if run.stage.options.scored
+        and (arms is None or run.stage.name in arms)
+        and (tasks is None or any(spec.name in tasks for spec in run.specs))
+        and (seeds is None or run.seed in seeds or run.stage.options.seed is not None)
+    ]

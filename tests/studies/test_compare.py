@@ -1,0 +1,275 @@
+"""A study from its file to its report: two arms, two seeds, numbers that are those of the runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mtdnn_tf.config import dump_config
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.provenance import header
+from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
+from mtdnn_tf.studies.running import run_all
+from mtdnn_tf.studies.study import read_study, restricted
+from mtdnn_tf.studies.writing import write_study
+from tests.small import write_experiment
+from tests.studies.in_process import run_here
+
+STUDY = """
+title: Together < alone
+budget: one epoch
+config: small.yaml
+set: {training: {epochs: 1, log_every: 1}, data: {batch_size: 12}}
+seeds: [1, 2]
+tasks: {mood: {}, pick: {seeds: 1}}
+bootstrap: 50
+keep: results
+arms:
+  together: {tasks: [mood, pick]}
+  tuned: {init_from: together, heads: kept, each_task: true, title: "one & one"}
+published: {source: nowhere, scores: {paper: {mood: [80.0], pick: [70.5]}}}
+"""
+NAMES = [
+    "together/seed-1", "tuned/mood/seed-1", "tuned/pick/seed-1", "together/seed-2", "tuned/mood/seed-2",
+]  # fmt: skip
+
+
+def _read(folder, text=STUDY):
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return read_study(folder / "study.yaml")
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text, self.targets = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.targets += [value for name, value in attrs if name in ("src", "href")]
+        if tag != "meta" and not self.get_starttag_text().endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The study trained in two parts: first one seed of one arm, then the rest."""
+    folder = tmp_path_factory.mktemp("study")
+    write_experiment(folder)
+    study = _read(folder)
+    output = folder / "output"
+    runs = study.plan(output)
+    parts = []
+    for wanted in (restricted(study, runs, arms=["tuned"], tasks=["mood"], seeds=[1]), None):
+        commands = []
+        run_all(
+            runs, output / "runs", keep="results", wanted=wanted,
+            runner=lambda words, commands=commands: commands.append(words) or run_here(words),
+        )  # fmt: skip
+        tables = write_study(
+            study, runs, states_of(runs, Ledger(output / "runs")), output, "python -m <command> & more"
+        )
+        parts.append((commands, tables, json.loads((output / "results.json").read_text())))
+    return study, runs, output, parts
+
+
+def _runs_of(commands, output):
+    return [words[2].removeprefix(f"--model_dir={output / 'runs'}/") for words in commands]
+
+
+def test_shared_stages_are_trained_once_a_seed(done):
+    _, runs, _, _ = done
+    assert [run.name for run in runs] == NAMES
+
+
+def test_a_restricted_run_trains_its_part_and_the_rest_adds_to_it(done):
+    _, _, output, parts = done
+    assert _runs_of(parts[0][0], output) == ["together/seed-1", "tuned/mood/seed-1"]
+    assert _runs_of(parts[1][0], output) == NAMES[2:]
+    assert parts[0][2]["remaining"] == NAMES[2:]
+    assert parts[1][2]["remaining"] == []
+    assert len(parts[0][2]["runs"]) == 3  # both tasks of the one, and one of the other
+
+
+def test_every_number_is_that_of_its_run(done):
+    _, _, output, parts = done
+    results = parts[1][2]
+    rows = {(row["arm"], row["task"], row["seed"]): row for row in results["runs"]}
+    assert len(rows) == len(results["runs"]) == 2 * 3
+    for (arm, task, _), row in rows.items():
+        scores = json.loads((output / row["run"] / "scores.json").read_text())["tasks"][task]
+        assert row["metrics"] == scores
+        assert row["score"] == scores[row["main_metric"]]
+        assert row["configuration"] == (output / row["run"] / "config.yaml").read_text().split()[2]
+        assert any(path.endswith(f"{task}.tsv") for path in row["data"])
+        assert row["versions"]["tensorflow"].startswith("2.")
+        assert row["started_from"] == (f"runs/together/seed-{row['seed']}" if arm == "tuned" else None)
+        assert row["steps_before"] == (3 if arm == "tuned" else 0)
+    summaries = {(row["arm"], row["task"]): row for row in results["summary"]}
+    mood = [rows["tuned", "mood", seed]["score"] for seed in (1, 2)]
+    assert summaries["tuned", "mood"]["mean"] == pytest.approx(np.mean(mood))
+    assert summaries["tuned", "mood"]["deviation"] == pytest.approx(abs(mood[0] - mood[1]) / np.sqrt(2))
+    assert summaries["tuned", "pick"]["deviation"] is None
+    assert summaries["together", "pick"]["seeds"] == [1]
+    cell = f"{50 * sum(mood):.2f} ± {100 * abs(mood[0] - mood[1]) / np.sqrt(2):.2f}"
+    assert cell in parts[1][1]
+
+
+def test_differences_are_paired_by_seed(done):
+    _, _, _, parts = done
+    results = parts[1][2]
+    score = {(row["arm"], row["task"], row["seed"]): row["score"] for row in results["runs"]}
+    found = {(row["arm"], row["other"], row["task"]): row for row in results["comparisons"]}
+    mood = found["tuned", "together", "mood"]
+    differences = [score["tuned", "mood", seed] - score["together", "mood", seed] for seed in (1, 2)]
+    assert mood["seeds"] == [1, 2]
+    assert mood["over_seeds"]["difference"] == pytest.approx(np.mean(differences))
+    assert set(mood["mcnemar"]) == {"1", "2"}
+    assert mood["bootstrap"]["low"] <= mood["over_seeds"]["difference"] <= mood["bootstrap"]["high"]
+    assert found["tuned", "together", "pick"]["mcnemar"] is None
+    pick = score["tuned", "pick", 1] - score["together", "pick", 1]
+    assert found["tuned", "together", "pick"]["over_seeds"]["difference"] == pytest.approx(pick)
+    everything = found["tuned", "together", "all tasks, one pair a task and seed"]
+    assert everything["over_seeds"]["pairs"] == 3
+
+
+def test_the_report_is_one_whole_page_that_needs_nothing_else(done):
+    _, _, output, _ = done
+    source = (output / "report.html").read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(source)
+    assert page.open == []
+    assert page.targets == []
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert "http" not in source
+    assert {"svg", "circle", "table"} <= set(page.tags)
+    for expected in ("Together < alone", "one & one", "python -m <command> & more", "published: paper", "70.5"):
+        assert expected in page.text
+
+
+def test_tables_have_as_many_cells_in_every_row(done):
+    _, _, output, _ = done
+    blocks = [block for block in (output / "table.md").read_text(encoding="utf-8").split("\n\n") if block[0] == "|"]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_weights_stay_only_where_an_arm_starts_from_them(done):
+    _, _, output, _ = done
+    kept = sorted(str(path.parent.relative_to(output / "runs")) for path in output.rglob("best"))
+    assert kept == ["together/seed-1", "together/seed-2"]
+
+
+def test_what_remains_is_told_with_a_time(done):
+    _, runs, output, _ = done
+    ledger = Ledger(output / "runs")
+    states = dict.fromkeys((run.name for run in runs), FINISHED) | {"tuned/mood/seed-2": "to do"}
+    told = summary(runs, states, ledger)
+    assert told.startswith("1 of 5 runs remain, about ")
+    assert "tuned     2 finished, 1 to do" in told
+
+
+POINTS = """
+title: Shares
+budget: one epoch
+config: small.yaml
+set: {training: {epochs: 1}}
+seeds: [1, 2]
+resample: true
+tasks: {mood: {}}
+bootstrap: 20
+points:
+  x: percent
+  log: true
+  values:
+    - {x: 0.1, set: {tasks: {mood: {max_examples: 2}}}}
+    - {x: 100, set: {tasks: {mood: {max_examples: 12}}}}
+arms:
+  alone: {each_task: true}
+  together: {scored: false, seed: 5}
+  tuned: {init_from: together, heads: stripped, each_task: true}
+published: {source: nowhere, scores: {paper: {mood: [51.2, 94.3]}}}
+"""
+POINT_NAMES = [f"mood/{x}/seed-{seed}" for seed in (1, 2) for x in ("0.1", "100")]
+
+
+def test_points_and_samples_make_runs_of_their_own(tmp_path):
+    write_experiment(tmp_path)
+    runs = _read(tmp_path, POINTS).plan(tmp_path / "output")
+    names = [run.name for run in runs]
+    assert names[2] == "together"
+    assert [name for name in names if name.startswith("tuned/")] == [f"tuned/{name}" for name in POINT_NAMES]
+    tuned = [run for run in runs if run.stage.name == "tuned"]
+    assert [run.config.tasks["mood"].max_examples for run in tuned] == [2, 12, 2, 12]
+    assert [run.config.tasks["mood"].sample_seed for run in tuned] == [1, 1, 2, 2]
+    assert [run.config.training.seed for run in tuned] == [1, 1, 2, 2]
+    assert {run.config.training.init_from for run in tuned} == {str(tmp_path / "output" / "runs" / "together")}
+
+
+def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
+    """The runs are copies of a finished one, each under the configuration of its place."""
+    write_experiment(tmp_path)
+    study = _read(tmp_path, POINTS)
+    runs = study.plan(tmp_path / "output")
+    for run in runs:
+        shutil.copytree(done[2] / "runs" / "tuned" / "mood" / "seed-1", run.directory)
+        (run.directory / "config.yaml").write_text(header(run.config) + dump_config(run.config), encoding="utf-8")
+        shutil.copytree(done[2] / "runs" / "together" / "seed-1" / "best", run.directory / "best")
+    states = states_of(runs, Ledger(tmp_path / "output" / "runs"))
+    tables = write_study(study, runs, states, tmp_path / "output", "python")
+    assert "| arm | percent 0.1 | percent 100 |" in tables
+    assert "| published: paper | 51.2 | 94.3 |" in tables
+    comparisons = json.loads((tmp_path / "output" / "results.json").read_text())["comparisons"]
+    assert [(row["x"], row["seeds"], row["over_seeds"]["difference"]) for row in comparisons] == [
+        (0.1, [1, 2], 0.0),
+        (100.0, [1, 2], 0.0),
+    ]
+    page = _Page()
+    page.feed((tmp_path / "output" / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "percent 100" in page.text
+    assert page.tags.count("circle") >= 4  # two arms at two points
+
+
+BAD = {
+    "no budget": ("budget: one epoch\n", "", r"budget: is missing"),
+    "pair": ("keep: results", "compare: [[tuned, moot]]", r"study\.yaml:\d+: compare: unknown scored arm 'moot'"),
+    "published": (
+        "mood: [80.0]",
+        "mood: [80.0, 1.0]",
+        r"published\.scores\.paper\.mood: needs a number for each point, 1; received 2",
+    ),
+    "task": ("{mood: {}, pick: {seeds: 1}}", "{moot: {}}", r"unknown task of the stages 'moot'\. Did you mean 'mood'"),
+    "key": ("keep: results", "keeps: results", r"keeps: unknown key 'keeps'\. Did you mean 'keep'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_is_told(tmp_path, case):
+    write_experiment(tmp_path)
+    old, new, expected = BAD[case]
+    with pytest.raises(UserError, match=expected):
+        _read(tmp_path, STUDY.replace(old, new)).plan(tmp_path / "output")
+
+
+def test_what_a_study_has_not_can_not_be_asked_for(done):
+    study, runs, _, _ = done
+    with pytest.raises(UserError, match=r"--arms: unknown arm 'tune'\. Did you mean 'tuned'"):
+        restricted(study, runs, arms=["tune"])
+    with pytest.raises(UserError, match=r"--seeds: 3 is none of the study's: 1, 2"):
+        restricted(study, runs, seeds=[3])
