@@ -49,7 +49,8 @@ class SourceConfig:
     """
 
     path: Name
-    format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program)
+    # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program); of running text: data/documents.py
+    format: str = "auto"
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
     header: bool | None = None  # tsv and csv; None: as the ready-made task says, else true
@@ -58,6 +59,16 @@ class SourceConfig:
     ignore_labels: tuple[str, ...] = ()  # rows with one of these are left out on purpose (SNLI's "-")
     encoding: Name = "utf-8"
     on_error: Annotated[str, one_of("raise", "skip")] = "raise"  # skip: leave rows that are at fault out, and list them
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How a task of the type `pretraining` makes its examples of running text (Devlin et al. 2019, section 3.1 and A.1)."""
+
+    masked_share: Annotated[float, positive_share()] = 0.15  # of a row's tokens that are predicted
+    max_predictions: Count | None = None  # of a row; None: masked_share of data.max_length
+    whole_words: bool = False  # choose whole words, with all their pieces
+    short_share: Share = 0.1  # of rows that aim at a random length below data.max_length
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class TaskConfig:
     batch_size: Count | None = None
     max_examples: Count | None = None
     columns: Mapping[str, str | int] = field(default_factory=dict)  # for every source that does not say otherwise
+    pretraining: PretrainingConfig | None = None  # of the type pretraining only
     train: SourceConfig | None = None
     dev: SourceConfig | None = None
     test: SourceConfig | None = None

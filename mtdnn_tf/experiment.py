@@ -47,9 +47,10 @@ _RUN_FILES = (
     "scores.json",
     "report.html",
     "MODEL_CARD.md",
+    "baseline.json",
     "skipped_rows.txt",
 )
-_RUN_FOLDERS = ("checkpoints", "best", "logs", "predictions")
+_RUN_FOLDERS = ("checkpoints", "best", "encoder", "logs", "predictions")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mtdnn_tf.seeds import derive_seed
 FORMS = (
     "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",
     "package://<python package>/<folder>",
-    "random://layers=2,hidden=64,...",
+    "random://layers=2,hidden=64,...,vocab=<file or package://<python package>/<file>>",
     "hf://<owner>/<model>",
     "kaggle://<owner>/<model>/keras/<variant>",
     "a KerasHub preset name such as bert_base_en_uncased",
@@ -127,6 +127,11 @@ def _load(source: str, dropout: float) -> Loaded:
 
 
 def _load_package(rest: str, source: str, dropout: float) -> Loaded:
+    return load_directory(_inside_package(rest, source), dropout)
+
+
+def _inside_package(rest: str, source: str) -> Path:
+    """Return the folder or file that `<python package>/<path>` names."""
     module, _, folder = rest.partition("/")
     package, _, inner = module.partition(".")
     # The specification of a top-level package is found without importing it: weights packages import other frameworks.
@@ -139,8 +144,8 @@ def _load_package(rest: str, source: str, dropout: float) -> Loaded:
         )
     inside = Path(inner.replace(".", "/")) / folder
     for place in found.submodule_search_locations or ():
-        if (Path(place) / inside).is_dir():
-            return load_directory(Path(place) / inside, dropout)
+        if (Path(place) / inside).exists():
+            return Path(place) / inside
     raise UserError(f"{source}: the Python package {package!r} has no folder {str(inside)!r}")
 
 
@@ -171,8 +176,7 @@ def _fetch_huggingface(handle: str) -> str:
 
 def _load_random(rest: str, source: str, dropout: float) -> Loaded:
     values = _parse_random(rest, source)
-    vocabulary = values["vocab"]
-    tokenizer = Tokenizer.from_file(vocabulary) if vocabulary else Tokenizer(CHARACTER_VOCABULARY)
+    tokenizer = _vocabulary(values["vocab"], source) if values["vocab"] else Tokenizer(CHARACTER_VOCABULARY)
     config = {
         "vocab_size": tokenizer.vocab_size,
         "num_hidden_layers": values["layers"],
@@ -185,6 +189,11 @@ def _load_random(rest: str, source: str, dropout: float) -> Loaded:
     backbone = build_backbone(config, source, dropout)
     draw_weights(backbone, values["seed"])
     return Loaded(backbone, tokenizer)
+
+
+def _vocabulary(place: str, source: str) -> Tokenizer:
+    scheme, _, rest = place.partition("://")
+    return Tokenizer.from_file(_inside_package(rest, source) if scheme == "package" else place)
 
 
 def _parse_random(rest: str, source: str) -> dict[str, Any]:
