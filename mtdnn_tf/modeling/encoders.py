@@ -146,7 +146,8 @@ def _inside_package(rest: str, source: str) -> Path:
     for place in found.submodule_search_locations or ():
         if (Path(place) / inside).exists():
             return Path(place) / inside
-    raise UserError(f"{source}: the Python package {package!r} has no folder {str(inside)!r}")
+    kind = "file" if inside.suffix else "folder"
+    raise UserError(f"{source}: the Python package {package!r} has no {kind} {str(inside)!r}")
 
 
 def _load_remote(fetch: Callable[[str], str], handle: str, source: str, dropout: float) -> Loaded:
