@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import PretrainingConfig, SourceConfig
@@ -20,10 +19,15 @@ from mtdnn_tf.planning import make_plan, plan_table
 from mtdnn_tf.pretraining import run_pretraining, unigram_loss
 from mtdnn_tf.tasks import TaskSpec, dump_tasks, read_tasks
 from mtdnn_tf.training import checkpoints
+from tests.conftest import REPOSITORY
 from tests.killing import assert_same_run, weights
 from tests.small import write_experiment
 
-TOPICS = {"sea": ("fish", "ship", "wave", "salt"), "bread": ("oven", "flour", "crust", "loaf"), "sky": ("star", "moon", "cloud", "sun")}
+TOPICS = {
+    "sea": ("fish", "ship", "wave", "salt"),
+    "bread": ("oven", "flour", "crust", "loaf"),
+    "sky": ("star", "moon", "cloud", "sun"),
+}
 YAML = """
 encoder: {source: "random://layers=1,hidden=16,heads=2,intermediate=32,positions=48"}
 tasks:
@@ -180,7 +184,9 @@ def test_what_makes_no_sense_is_told(folder, tmp_path, monkeypatch, case):
 
 def test_it_takes_a_run_of_its_own(folder, tmp_path):
     path = write_experiment(tmp_path)
-    with pytest.raises(mtdnn.UserError, match=r"takes one task, of the type pretraining; received mood \(classification\)"):
+    with pytest.raises(
+        mtdnn.UserError, match=r"takes one task, of the type pretraining; received mood \(classification\)"
+    ):
         run_pretraining(mtdnn.load_config(path), tmp_path / "run")
     mixed = mtdnn.load_config(path).tasks | _config(folder).tasks
     config = mtdnn.config.replace(_config(folder), tasks=mixed, mixing=mtdnn.config.MixingConfig())
@@ -192,7 +198,9 @@ def test_it_takes_a_run_of_its_own(folder, tmp_path):
 
 def test_it_answers_no_texts_and_is_not_served(trained, tmp_path):
     run = load_run(trained[2])
-    with pytest.raises(mtdnn.UserError, match=r"tasks\.text: is of the type pretraining: it answers no texts.*/encoder"):
+    with pytest.raises(
+        mtdnn.UserError, match=r"tasks\.text: is of the type pretraining: it answers no texts.*/encoder"
+    ):
         task_named(run.tasks, "text")
     with pytest.raises(mtdnn.UserError, match=r"tasks\.text: is of the type pretraining: it has nothing to serve"):
         mtdnn.export_saved_model(run.model, run.tasks, run.encoder, tmp_path / "served", "ids")
@@ -222,11 +230,11 @@ def test_two_devices_take_the_steps_of_one(folder, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.weights
-@pytest.mark.real_data
-@pytest.mark.parametrize("name", ["small", "continued_minilm", "bert_base"])
-def test_the_configurations_can_be_read(name, minilm, data_root, monkeypatch):
-    monkeypatch.setenv("MTDNN_DATA", str(data_root))
-    config = mtdnn.load_config(f"configs/pretraining/{name}.yaml")
-    assert [task.type for task in mtdnn.load_tasks(config)] == ["pretraining"]
+CONFIGS = sorted((REPOSITORY / "configs" / "pretraining").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_can_be_read(path):
+    [task] = mtdnn.load_tasks(mtdnn.load_config(path))
+    assert task.type == "pretraining"
+    assert set(task.sources) == {"train", "dev"}
