@@ -50,7 +50,8 @@ class SourceConfig:
     """
 
     path: Name
-    format: str = "auto"  # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program)
+    # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program); of running text: data/documents.py
+    format: str = "auto"
     rows: str | None = None  # part of a file's rows, as in "[:-200]" and "[-200:]"; None: all
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
@@ -61,6 +62,16 @@ class SourceConfig:
     encoding: Name = "utf-8"
     gather: bool = False  # ranking: bring the rows of one query together; without it, a file must have them so
     on_error: Annotated[str, one_of("raise", "skip")] = "raise"  # skip: leave rows that are at fault out, and list them
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How a task of the type `pretraining` makes its examples of running text (Devlin et al. 2019, section 3.1 and A.1)."""
+
+    masked_share: Annotated[float, positive_share()] = 0.15  # of a row's tokens that are predicted
+    max_predictions: Count | None = None  # of a row; None: masked_share of data.max_length
+    whole_words: bool = False  # choose whole words, with all their pieces
+    short_share: Share = 0.1  # of rows that aim at a random length below data.max_length
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class TaskConfig:
     max_examples: Count | None = None
     sample_seed: Seed | None = None  # which examples max_examples leaves; None: the same ones in every run
     columns: Mapping[str, str | int] = field(default_factory=dict)  # for every source that does not say otherwise
+    pretraining: PretrainingConfig | None = None  # of the type pretraining only
     train: SourceConfig | None = None
     dev: SourceConfig | None = None
     test: SourceConfig | None = None

@@ -49,9 +49,10 @@ _RUN_FILES = (
     "scores.json",
     "report.html",
     "MODEL_CARD.md",
+    "baseline.json",
     "skipped_rows.txt",
 )
-_RUN_FOLDERS = ("checkpoints", "best", "logs", "predictions")
+_RUN_FOLDERS = ("checkpoints", "best", "encoder", "logs", "predictions")
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,8 @@ def _what_workers_share(config: ExperimentConfig, mixture: Mixture, scorer: Spli
     }
     rows = hashlib.sha256()
     for split in [*mixture.tokenized.values(), *(split for _, split in scorer.splits)]:
-        for array in (split.token_ids, split.row_splits, split.known_labels):
-            rows.update(np.ascontiguousarray(array).tobytes())
+        for array in (split.token_ids, split.row_splits, split.labels):
+            rows.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return {
         "configuration": hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest(),
         "data": rows.hexdigest(),

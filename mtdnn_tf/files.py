@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -14,6 +15,13 @@ from pathlib import Path
 from mtdnn_tf.errors import UserError
 
 _REASONS = {errno.ENOSPC: "no space left on device", errno.EDQUOT: "disk quota exceeded"}
+
+
+def matching_files(pattern: str) -> list[str]:
+    """Return the files that a pattern with * ? [] stands for (** for folders in folders), sorted; any other path as it is."""
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [pattern]
+    return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
 
 
 def write_text_atomically(path: Path | str, text: str) -> None:

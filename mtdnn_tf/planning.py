@@ -20,6 +20,7 @@ from mtdnn_tf.modeling.model import parameter_counts
 from mtdnn_tf.plan_costs import estimate_time, memory_bytes
 from mtdnn_tf.plan_table import plan_table
 from mtdnn_tf.plan_warnings import as_json, find_warnings
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
@@ -65,7 +66,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     total = steps.total()
     used = bucket_use(mixture)
     parameters = parameter_counts(model)
-    warnings = find_warnings(tasks, inspections, {name: steps[name] / total for name in mixture.task_names})
+    of_rows = [task for task in tasks if task.type not in DOCUMENT_TYPES]
+    warnings = find_warnings(of_rows, inspections, {name: steps[name] / total for name in mixture.task_names})
     return {
         "configuration": config_hash(config),
         "epochs": config.training.epochs,
@@ -90,6 +92,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
 
 
 def _inspect(task: TaskSpec, tokenizer: Tokenizer, max_length: int) -> dict[str, Inspection]:
+    if task.type in DOCUMENT_TYPES:
+        return {}  # no rows, labels or cuts to look at
     return {
         split: inspect_examples(read_examples(task, split), task, split, tokenizer, max_length)
         for split in _SPLITS

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mtdnn_tf.config import ExperimentConfig, config_hash
+from mtdnn_tf.files import matching_files
 from mtdnn_tf.tasks import TaskSpec
 
 _PACKAGES = ("mtdnn_tf", "tensorflow", "keras", "keras-hub", "tensorflow-text", "tensorflow-datasets", "numpy")
@@ -36,7 +37,8 @@ def source_hashes(tasks: Sequence[TaskSpec]) -> dict[str, str]:
 
     Sources of tensorflow-datasets have versions of their own and are left out.
     """
-    paths = {source.path for task in tasks for source in task.sources.values() if not source.path.startswith("tfds:")}
+    named = {source.path for task in tasks for source in task.sources.values() if not source.path.startswith("tfds:")}
+    paths = {path for name in named for path in matching_files(name)}
     return {path: _sha256(Path(path)) for path in sorted(paths) if Path(path).is_file()}
 
 

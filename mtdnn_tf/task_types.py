@@ -49,18 +49,40 @@ TASK_TYPES: dict[str, TaskType] = {
 }
 
 SHARING_HEADS = {"stack_pooling": "mlp"}  # what a sharing mode takes in place of its types' default heads
+
+# Types whose examples are made of running text: no columns, no labels, and no answers to single texts.
+DOCUMENT_TYPES: dict[str, TaskType] = {
+    "pretraining": TaskType(
+        heads=("pretraining",),
+        losses=("pretraining",),
+        known_metrics=("masked_loss", "masked_accuracy", "next_accuracy"),
+        metrics=("masked_loss", "masked_accuracy", "next_accuracy"),
+        main_metric="masked_accuracy",
+        arities=(),
+    ),
+}
+
 PAIR_HEADS = ("san",)  # read two texts against each other
 BINARY_METRICS = ("f1", "accuracy_f1")  # of the second of two labels
+LOWER_IS_BETTER = ("masked_loss",)  # in nats, where all others are shares of 1, shown in percent
 
 
 def _names(lists: list[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in lists for name in names))
 
 
+_ALL_TYPES = {**TASK_TYPES, **DOCUMENT_TYPES}
+
 # The registries (HEADS, LOSSES, METRICS) hold exactly these: a test asserts it.
-KNOWN_HEADS = _names([kind.heads for kind in TASK_TYPES.values()])
-KNOWN_LOSSES = _names([kind.losses for kind in TASK_TYPES.values()])
-KNOWN_METRICS = _names([kind.known_metrics for kind in TASK_TYPES.values()])
+KNOWN_HEADS = _names([kind.heads for kind in _ALL_TYPES.values()])
+KNOWN_LOSSES = _names([kind.losses for kind in _ALL_TYPES.values()])
+KNOWN_METRICS = _names([kind.known_metrics for kind in _ALL_TYPES.values()])
+
+
+def shown_score(metric: str, value: float) -> float:
+    """Return a score as people read it: in percent, but for losses."""
+    return value if metric in LOWER_IS_BETTER else 100 * value
+
 
 # Names that a task would share with a signature, a layer of the model or an entry of the scores.
 RESERVED_NAMES = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtdnn_tf.config import ExperimentConfig, SourceConfig, TaskConfig
+from mtdnn_tf.config import ExperimentConfig, PretrainingConfig, SourceConfig, TaskConfig
 from mtdnn_tf.config_build import build, to_plain
 from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.config_tree import Branch, Origin, dump_yaml, parse_yaml, tree_of
@@ -16,9 +16,11 @@ from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.ready_made import READY_MADE, ReadyMade, complete_source, with_defaults
 from mtdnn_tf.task_types import (
     BINARY_METRICS,
+    DOCUMENT_TYPES,
     KNOWN_HEADS,
     KNOWN_LOSSES,
     KNOWN_METRICS,
+    LOWER_IS_BETTER,
     PAIR_HEADS,
     RESERVED_NAMES,
     SHARING_HEADS,
@@ -52,8 +54,8 @@ class TaskSpec:
     """
 
     name: str
-    type: str  # classification, regression, ranking
-    text: tuple[str, ...]  # one or two column names; the exported signature's input names
+    type: str  # classification, regression, ranking, pretraining
+    text: tuple[str, ...]  # one or two column names; the exported signature's input names; pretraining: none
     labels: tuple[str, ...] = ()  # classification only
     range: tuple[float, float] | None = None  # regression only
     head: str = "linear"
@@ -67,6 +69,7 @@ class TaskSpec:
     batch_size: int | None = None  # None: data.batch_size
     max_examples: int | None = None
     sample_seed: int | None = None  # which examples these are; None: the same ones in every run
+    pretraining: PretrainingConfig | None = None  # of the type pretraining
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)  # by split: train, dev, test
 
 
@@ -95,8 +98,11 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
     _check_name(where, name)
     ready = _ready_made(where, written)
     task = with_defaults(written, ready) if ready else written
-    kind = _known(f"{where}.type", "task type", _demanded(task.type, f"{where}.type", TASK_TYPES), TASK_TYPES)
-    text = _checked_text(where, task, kind)
+    types = {**TASK_TYPES, **DOCUMENT_TYPES}
+    kind = _known(f"{where}.type", "task type", _demanded(task.type, f"{where}.type", types), types)
+    of_documents = task.type in DOCUMENT_TYPES
+    _check_options_of_documents(where, task, of_documents)
+    text = () if of_documents else _checked_text(where, task, kind)
     if ready and len(text) != len(ready.task.text or ()):
         names = ", ".join(ready.task.text or ())
         raise UserError(f"{where}.text: {task.use} has the text columns {names}; received {', '.join(text)}")
@@ -125,6 +131,7 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
         batch_size=task.batch_size,
         max_examples=task.max_examples,
         sample_seed=task.sample_seed,
+        pretraining=task.pretraining or (PretrainingConfig() if of_documents else None),
         sources=_sources(task, text, ready),
     )
 
@@ -178,6 +185,14 @@ def _checked_text(where: str, task: TaskConfig, kind: TaskType) -> tuple[str, ..
     return task.text
 
 
+def _check_options_of_documents(where: str, task: TaskConfig, of_documents: bool) -> None:
+    """Refuse what has no effect on this type: what tells of rows and labels on running text, and the other way round."""
+    names = ("text", "head_of", "pair_order", "max_examples", "dropout") if of_documents else ("pretraining",)
+    for name in names:
+        if getattr(task, name) is not None:
+            raise UserError(f"{where}.{name}: has no effect on a task of the type {task.type}; remove it")
+
+
 def _check_outputs(where: str, task: TaskConfig, kind: TaskType) -> None:
     labels = task.labels or ()
     if kind.has_labels and (len(labels) < 2 or len(set(labels)) < len(labels)):
@@ -199,6 +214,10 @@ def _metrics(where: str, task: TaskConfig, kind: TaskType) -> tuple[tuple[str, .
     main_metric = task.main_metric or (kind.main_metric if kind.main_metric in metrics else metrics[0])
     if main_metric not in metrics:
         raise UserError(unknown_name(f"{where}.main_metric", "metric of this task", main_metric, metrics))
+    if main_metric in LOWER_IS_BETTER:
+        raise UserError(
+            f"{where}.main_metric: {main_metric!r} is better when it is lower, and the highest decides; name another"
+        )
     return metrics, main_metric
 
 

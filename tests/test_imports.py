@@ -44,6 +44,8 @@ TOP = {
     "experiment",
     "resuming",
     "planning",
+    "pretrain",
+    "pretraining",
     "plan_costs",
     "plan_table",
     "plan_warnings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ BATCH_SPEC = {
     "label": tf.TensorSpec([None], tf.float32, name="label"),
     **{name: tf.TensorSpec([None], tf.int32, name=name) for name in ("group", "task_id")},
 }
+EVALUATION_SEED = 0  # of what is drawn when rows are scored: the same for every run
 _CHUNK = 4096  # texts tokenised at once
 _POOL = 50  # batches; within a pool, items of similar length come together
 
@@ -62,6 +64,28 @@ class TokenizedTask:
     def num_items(self) -> int:
         """The number of rows; of ranking, of queries."""
         return len(self.item_splits) - 1
+
+    def rows(self, buckets: Sequence[int] | None, task_id: int, seed: int) -> Rows:
+        """Return what makes batches of the split.
+
+        Args:
+            buckets: as in `TrainingBatches`.
+            task_id: as in `TrainingBatches`.
+            seed: of what is drawn anew in every pass; plain rows draw nothing.
+        """
+        return TaskRows(self, buckets, task_id)
+
+
+class Rows(Protocol):
+    """A split's arrays as tensors, and batches gathered from them."""
+
+    buckets: np.ndarray
+
+    def batch_of_items(self, items: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the batch of items `[items] int64` in a pass over the data, `[] int64`; see `TrainingBatches.batch`."""
+
+    def batch(self, rows: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the batch of rows `[rows] int64`, each an item of its own."""
 
 
 def tokenize_task(examples: Examples, task: TaskSpec, tokenizer: Tokenizer, max_length: int) -> TokenizedTask:
@@ -115,7 +139,7 @@ class TrainingBatches:
             seed: of the run.
             task_id: what `task_id` of every batch says.
         """
-        self._rows = _Rows(tokenized, buckets, task_id)
+        self._rows = tokenized.rows(buckets, task_id, seed)
         self._items, self._batch_size = tokenized.num_items, batch_size
         self._batches = num_batches(tokenized, batch_size)
         self._sorted = buckets is not None
@@ -125,7 +149,7 @@ class TrainingBatches:
     def __call__(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
         """Return an epoch's batches (see `batch`) from a batch on; both `[] int64`."""
         chosen = tf.data.Dataset.from_tensor_slices(self.items(epoch, start))
-        return chosen.map(self.batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return chosen.map(lambda items: self.batch(items, epoch), num_parallel_calls=tf.data.AUTOTUNE)
 
     def items(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         """Return the items of an epoch's batches from a batch on, `[batches, batch_size] int64`; -1 fills the smaller one up."""
@@ -139,14 +163,14 @@ class TrainingBatches:
         batch_order = tf.random.experimental.stateless_shuffle(tf.range(self._batches), batch_seed)
         return tf.gather(tf.reshape(order, [self._batches, self._batch_size]), batch_order[start:])
 
-    def batch(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the batch of some items, `[any] int64`, of which those that are -1 are left out.
+    def batch(self, items: tf.Tensor, epoch: tf.Tensor | int = 0) -> dict[str, tf.Tensor]:
+        """Return the batch of some items, `[any] int64`, of which those that are -1 are left out, in a pass over the data.
 
         Returns:
             `token_ids`, `segment_ids`, `padding_mask` `[rows, length] int32`, `label` `[rows] float32`, `group` `[rows] int32`
             (index of the item within the batch), `task_id` `[rows] int32`.
         """
-        return self._rows.batch_of_items(tf.boolean_mask(items, items >= 0))
+        return self._rows.batch_of_items(tf.boolean_mask(items, items >= 0), tf.cast(epoch, tf.int64))
 
 
 def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray:
@@ -162,21 +186,31 @@ def evaluation_batches(
 
     `share` is (number, of how many): every so many-th row only, so that workers' shares are of equal size and length.
     """
-    rows = _Rows(tokenized, buckets, task_id=0)
+    rows = tokenized.rows(buckets, 0, EVALUATION_SEED)
     number, shares = share
     order = np.argsort(tokenized.lengths, kind="stable")[number::shares]
     indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-    return indices.map(rows.batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), order
+    batches = indices.map(lambda chosen: rows.batch(chosen, tf.constant(0, tf.int64)), tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE), order
 
 
-class _Rows:
-    """A split's arrays as tensors, and batches gathered from them."""
+def padded_lengths(max_length: int, buckets: Sequence[int] | None) -> np.ndarray:
+    """Return the lengths that batches may be padded to, ascending, `max_length` the last; None: any."""
+    lengths = range(max_length) if buckets is None else sorted(buckets)
+    return np.array([*(length for length in lengths if length < max_length), max_length])
+
+
+def smallest_length(lengths: np.ndarray, longest: tf.Tensor) -> tf.Tensor:
+    """Return the smallest of `padded_lengths` that holds the longest row, `[]`, of the dtype of `lengths`."""
+    return tf.reduce_min(tf.boolean_mask(lengths, lengths >= tf.cast(longest, lengths.dtype)))
+
+
+class TaskRows:
+    """Rows as the split has them, the same in every pass."""
 
     def __init__(self, tokenized: TokenizedTask, buckets: Sequence[int] | None, task_id: int) -> None:
-        lengths = range(tokenized.max_length) if buckets is None else sorted(buckets)
-        self.buckets = np.array(
-            [*(length for length in lengths if length < tokenized.max_length), tokenized.max_length]
-        )
+        """Take the split, the padded lengths, and what `task_id` of every batch says."""
+        self.buckets = padded_lengths(tokenized.max_length, buckets)
         self._ids = tf.constant(tokenized.token_ids)
         self._splits = tf.constant(tokenized.row_splits)
         self._first_lengths = tf.constant(tokenized.first_lengths)
@@ -185,16 +219,18 @@ class _Rows:
         self._items = tf.constant(tokenized.item_splits)
         self._pad_id, self._task_id = tokenized.pad_id, task_id
 
-    def batch_of_items(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch_of_items(self, items: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """See `Rows`."""
         rows = tf.ragged.range(tf.gather(self._items, items), tf.gather(self._items, items + 1))
-        batch = self.batch(rows.values)
+        batch = self.batch(rows.values, epoch)
         return batch | {"group": tf.cast(rows.value_rowids(), tf.int32)}
 
-    def batch(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch(self, rows: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """See `Rows`."""
         starts, ends = tf.gather(self._splits, rows), tf.gather(self._splits, rows + 1)
         ids = tf.ragged.range(starts, ends).with_values(tf.gather(self._ids, tf.ragged.range(starts, ends).values))
         longest = tf.reduce_max(ends - starts)
-        length = tf.reduce_min(tf.boolean_mask(self.buckets, self.buckets >= longest))
+        length = smallest_length(self.buckets, longest)
         dense = ids.to_tensor(self._pad_id)
         dense = tf.pad(dense, [[0, 0], [0, length - longest]], constant_values=self._pad_id)
         lengths = tf.cast(ends - starts, tf.int32)

@@ -17,10 +17,12 @@ import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig, SourceConfig
 from mtdnn_tf.data.batches import TokenizedTask, tokenize_task
+from mtdnn_tf.data.pretraining import tokenize_documents
 from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.data.tfds_rows import dataset_files
 from mtdnn_tf.files import atomic_directory
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
 
 _VERSION = 1  # of the layout of an entry, and of what makes rows of texts: raise it when either changes
@@ -34,12 +36,16 @@ _TASK_FIELDS = ("name", "type", "text", "labels", "range", "pair_order", "max_ex
 def tokenized_split(task: TaskSpec, split: str, tokenizer: Tokenizer, data: DataConfig) -> TokenizedTask:
     """Read and tokenise one split of a task, or take it from `data.cache_dir` where nothing it depends on has changed.
 
+    Running text is not kept there.
+
     An entry is written beside its place and renamed, so that any number of runs may share a cache, and one that is killed
     leaves nothing half-written. A damaged entry is told and made again.
 
     Raises:
         UserError: the split has no source, or the source is bad (see `read_examples`); the cache cannot be written.
     """
+    if task.type in DOCUMENT_TYPES:
+        return tokenize_documents(task, split, tokenizer, data.max_length)
     if not data.cache_dir or split not in task.sources:
         return tokenize_task(read_examples(task, split), task, tokenizer, data.max_length)
     what = _dependencies(task, split, tokenizer, data.max_length)

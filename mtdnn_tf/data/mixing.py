@@ -17,6 +17,7 @@ from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
 from mtdnn_tf.data.service import check_service, served
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -137,6 +138,7 @@ def build_mixture(
             raise UserError(f"tasks.{task.name}.train: is missing; a task with a head of its own needs training rows")
     if not trained:
         raise UserError("tasks: none of them has a head of its own to train")
+    _check_documents(trained, config)
     check_mixing(config.mixing, [task.name for task in trained])
     seed = config.training.seed if seed is None else seed
     tokenizer = encoder if isinstance(encoder, Tokenizer) else encoder.tokenizer
@@ -177,3 +179,14 @@ def build_mixture(
         _order=order,
         _service=data.service,
     )
+
+
+def _check_documents(trained: Sequence[TaskSpec], config: ExperimentConfig) -> None:
+    """Refuse what does not go with rows that are made anew in every pass, with masks that other batches have not."""
+    of_documents = [task.name for task in trained if task.type in DOCUMENT_TYPES]
+    if of_documents and len(trained) > 1:
+        raise UserError(
+            f"tasks.{of_documents[0]}: pre-training takes a run of its own; train the other tasks on its encoder"
+        )
+    if of_documents and config.data.service:
+        raise UserError("data.service: makes no batches of running text; leave the key empty")

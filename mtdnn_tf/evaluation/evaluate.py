@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from mtdnn_tf.config import DataConfig, ExperimentConfig
-from mtdnn_tf.data.batches import BATCH_SPEC, TokenizedTask, evaluation_batches, tokenize_task
+from mtdnn_tf.data.batches import TokenizedTask, evaluation_batches, tokenize_task
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.modeling.model import INPUTS, task_model
+from mtdnn_tf.modeling.model import input_spec, task_model
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 
@@ -46,8 +46,9 @@ class Predictor:
     def _head(self, name: str) -> Any:
         if name not in self._heads:
             model = task_model(self.model, name)
-            signature = {name: BATCH_SPEC[name] for name in INPUTS}
-            self._heads[name] = self._distribution.compile_rows(lambda inputs: model(inputs, training=False), signature)
+            self._heads[name] = self._distribution.compile_rows(
+                lambda inputs: model(inputs, training=False), input_spec(model)
+            )
         return self._heads[name]
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.pretraining_head import MASKED_COUNT, MASKED_LOSS, MASKED_RIGHT, NEXT_LOGITS
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -138,6 +139,26 @@ def ndcg(predictions: Predictions) -> float:
     return _mean_over_queries(predictions, _normalised_gain)
 
 
+def masked_loss(predictions: Predictions) -> float:
+    """Mean negative log likelihood of the masked tokens, in nats (outputs of `PretrainingHead`)."""
+    return _over_masked(predictions, MASKED_LOSS)
+
+
+def masked_accuracy(predictions: Predictions) -> float:
+    """Share of the masked tokens that are found."""
+    return _over_masked(predictions, MASKED_RIGHT)
+
+
+def _over_masked(predictions: Predictions, column: int) -> float:
+    total, count = (predictions.logits[:, each].sum(dtype=np.float64) for each in (column, MASKED_COUNT))
+    return float(total / count)
+
+
+def next_accuracy(predictions: Predictions) -> float:
+    """Share of pairs of segments of which is told rightly whether the second follows the first."""
+    return float(np.mean(predictions.logits[:, NEXT_LOGITS].argmax(axis=-1) == predictions.labels))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -150,6 +171,9 @@ METRICS: dict[str, Metric] = {
     "mrr": mrr,
     "map": mean_average_precision,
     "ndcg": ndcg,
+    "masked_loss": masked_loss,
+    "masked_accuracy": masked_accuracy,
+    "next_accuracy": next_accuracy,
 }
 
 

@@ -13,6 +13,7 @@ from mtdnn_tf.evaluation.licences import data_licences, weights_licence
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
 
 CARD_NAME = "MODEL_CARD.md"
@@ -130,7 +131,7 @@ def _task_row(task: TaskSpec, example_counts: Mapping[str, int] | None) -> str:
 
 def _score_rows(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"| {task.name} | {metric} | {100 * value:.2f} |"
+        f"| {task.name} | {metric} | {shown_score(metric, value):.2f} |"
         for task in tasks
         for metric, value in scores.get(task.name, {}).items()
     ]

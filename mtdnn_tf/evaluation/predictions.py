@@ -9,6 +9,7 @@ from typing import Any
 
 from mtdnn_tf.evaluation.evaluate import SplitScorer, answers
 from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -21,6 +22,8 @@ def write_predictions(folder: str | Path, scorer: SplitScorer, split: str) -> li
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for task, tokenized in scorer.splits:
+        if task.type in DOCUMENT_TYPES:
+            continue  # rows made for scoring: nobody has their texts
         rows = answers(task, scorer.logits[task.name])
         gold = [_gold(task, label) for label in tokenized.known_labels]
         queries = [[]] * len(rows) if tokenized.groups is None else [[str(query)] for query in tokenized.groups]

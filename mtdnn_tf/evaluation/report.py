@@ -14,6 +14,7 @@ from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -23,7 +24,7 @@ def score_table(scores: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> str:
     for task in tasks:
         if task.name in scores:
             cells = [
-                f"{metric}{'*' if metric == task.main_metric else ''} {100 * scores[task.name][metric]:.2f}"
+                f"{metric}{'*' if metric == task.main_metric else ''} {shown_score(metric, scores[task.name][metric]):.2f}"
                 for metric in task.metrics
             ]
             rows.append((task.name, task.type, task.head_of or task.head, "  ".join(cells)))
@@ -75,7 +76,7 @@ def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
     for task in tasks:
         for metric, value in scores.get(task.name, {}).items():
             name = f"{metric} (decides)" if metric == task.main_metric else metric
-            rows.append((task.name, name, 100 * value))
+            rows.append((task.name, name, shown_score(metric, value)))
     rows.append(("average", "main metrics", 100 * scores["average"]))
     return table(["task", "metric", "percent"], rows)
 

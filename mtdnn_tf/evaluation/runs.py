@@ -15,6 +15,7 @@ from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
 from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 from mtdnn_tf.training import checkpoints
 
@@ -135,6 +136,20 @@ def find_weights(model_dir: str | Path) -> Path:
     return found
 
 
+def refuse_pretraining(tasks: Sequence[TaskSpec], reason: str) -> None:
+    """Refuse to go on with a task that is there to train an encoder.
+
+    Raises:
+        UserError: one of the tasks is of such a type.
+    """
+    for task in tasks:
+        if task.type in DOCUMENT_TYPES:
+            raise UserError(
+                f"tasks.{task.name}: is of the type {task.type}: {reason}; train tasks on its encoder, with encoder.source: "
+                "<run directory>/encoder"
+            )
+
+
 def task_named(tasks: Sequence[TaskSpec], name: str) -> TaskSpec:
     """Return the task of this name.
 
@@ -143,5 +158,6 @@ def task_named(tasks: Sequence[TaskSpec], name: str) -> TaskSpec:
     """
     for task in tasks:
         if task.name == name:
+            refuse_pretraining([task], "it answers no texts")
             return task
     raise UserError(f"--task: no task {name!r} in this model; it has {', '.join(task.name for task in tasks)}")

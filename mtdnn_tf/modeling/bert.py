@@ -124,6 +124,17 @@ def _bert_initializer(seed: int) -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
 
 
+def as_bert(backbone: EncoderBackbone, purpose: str) -> BertEncoder:
+    """Return the backbone, which must be a BERT.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(backbone, BertEncoder):
+        raise UserError(f"encoder.source: {purpose} needs a BERT encoder; received one that reads words")
+    return backbone
+
+
 def seed_dropout(model: keras.Model, seed: int) -> None:
     """Set the state of every random generator in the model, so that its dropout depends on `seed` alone."""
     weights = {id(variable) for variable in model.weights}

@@ -32,7 +32,7 @@ HIDDEN_ACTS = {
 # Google's own BERT code computes the tanh form under the name "gelu".
 _ORIGINAL_HIDDEN_ACTS = {"gelu": "gelu_tanh", "relu": "relu"}
 
-_DIMENSIONS = {
+DIMENSIONS = {
     "vocab_size": "vocabulary_size",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -116,7 +116,7 @@ def _load_preset(directory: Path, dropout: float) -> Loaded:
         # KerasHub's own presets do not say: its BERT computes these.
         hidden_activation=getattr(preset, "hidden_activation", "gelu_tanh"),
         layer_norm_epsilon=getattr(preset, "layer_norm_epsilon", 1e-12),
-        **{name: getattr(preset, name) for name in _DIMENSIONS.values()},
+        **{name: getattr(preset, name) for name in DIMENSIONS.values()},
     )
     backbone.set_weights(preset.get_weights())
     # KerasHub strips no accents by default, but lower-casing BERTs were pretrained without accents: the preset's
@@ -138,7 +138,7 @@ def build_backbone(
         UserError: a dimension is missing or impossible, or the activation is unknown; `where` leads the message.
     """
     config = {"type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, **config}
-    for key in _DIMENSIONS:
+    for key in DIMENSIONS:
         if type(config.get(key)) is not int or config[key] < 1:
             raise UserError(f"{where}: {key} must be a whole number above 0. Received: {config.get(key)!r}")
     if config["hidden_size"] % config["num_attention_heads"]:
@@ -153,7 +153,7 @@ def build_backbone(
         dropout=dropout,
         hidden_activation=hidden_acts[config["hidden_act"]],
         layer_norm_epsilon=float(config["layer_norm_eps"]),
-        **{ours: config[theirs] for theirs, ours in _DIMENSIONS.items()},
+        **{ours: config[theirs] for theirs, ours in DIMENSIONS.items()},
     )
 
 
@@ -187,6 +187,11 @@ DIRECTORY_FORMS: dict[str, DirectoryForm] = {
         required=("config.json", "model*.weights.h5", "tokenizer.json", "assets/tokenizer/vocabulary.txt"),
         optional=("metadata.json", "model.weights.json"),
         load=_load_preset,
+    ),
+    "pre-training run": DirectoryForm(
+        required=tuple(f"encoder/{name}" for name in ("config.json", "model.safetensors", "vocab.txt")),
+        optional=(),
+        load=lambda directory, dropout: _load_huggingface(directory / "encoder", dropout),
     ),
     "original BERT checkpoint": DirectoryForm(
         required=("bert_config.json", "bert_model.ckpt.index", "vocab.txt"),

@@ -25,7 +25,7 @@ from mtdnn_tf.seeds import derive_seed
 FORMS = (
     "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",
     "package://<python package>/<folder>",
-    "random://layers=2,hidden=64,...",
+    "random://layers=2,hidden=64,...,vocab=<file or package://<python package>/<file>>",
     "words://layers=4,hidden=300,...",
     "hf://<owner>/<model>",
     "kaggle://<owner>/<model>/keras/<variant>",
@@ -135,6 +135,11 @@ def _load(source: str, dropout: float) -> Loaded:
 
 
 def _load_package(rest: str, source: str, dropout: float) -> Loaded:
+    return load_directory(_inside_package(rest, source), dropout)
+
+
+def _inside_package(rest: str, source: str) -> Path:
+    """Return the folder or file that `<python package>/<path>` names."""
     module, _, folder = rest.partition("/")
     package, _, inner = module.partition(".")
     # The specification of a top-level package is found without importing it: weights packages import other frameworks.
@@ -147,9 +152,10 @@ def _load_package(rest: str, source: str, dropout: float) -> Loaded:
         )
     inside = Path(inner.replace(".", "/")) / folder
     for place in found.submodule_search_locations or ():
-        if (Path(place) / inside).is_dir():
-            return load_directory(Path(place) / inside, dropout)
-    raise UserError(f"{source}: the Python package {package!r} has no folder {str(inside)!r}")
+        if (Path(place) / inside).exists():
+            return Path(place) / inside
+    kind = "file" if inside.suffix else "folder"
+    raise UserError(f"{source}: the Python package {package!r} has no {kind} {str(inside)!r}")
 
 
 def _load_remote(fetch: Callable[[str], str], handle: str, source: str, dropout: float) -> Loaded:
@@ -179,8 +185,7 @@ def _fetch_huggingface(handle: str) -> str:
 
 def _load_random(rest: str, source: str, dropout: float) -> Loaded:
     values = parse_settings(rest, source, _RANDOM_DEFAULTS)
-    vocabulary = values["vocab"]
-    tokenizer = Tokenizer.from_file(vocabulary) if vocabulary else Tokenizer(CHARACTER_VOCABULARY)
+    tokenizer = _vocabulary(values["vocab"], source) if values["vocab"] else Tokenizer(CHARACTER_VOCABULARY)
     config = {
         "vocab_size": tokenizer.vocab_size,
         "num_hidden_layers": values["layers"],
@@ -201,6 +206,11 @@ def _load_words(rest: str, source: str, dropout: float, vocabulary: Sequence[str
         return loaded.backbone, loaded.tokenizer
 
     return load_words(source, dropout, vocabulary, load_bert)
+
+
+def _vocabulary(place: str, source: str) -> Tokenizer:
+    scheme, _, rest = place.partition("://")
+    return Tokenizer.from_file(_inside_package(rest, source) if scheme == "package" else place)
 
 
 SCHEMES: dict[str, Callable[[str, str, float], Loaded]] = {

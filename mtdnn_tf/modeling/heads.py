@@ -9,42 +9,11 @@ import keras
 from keras import ops
 
 from mtdnn_tf.errors import UserError, unknown_name
-from mtdnn_tf.seeds import derive_seed
+from mtdnn_tf.modeling.head import Head
+from mtdnn_tf.modeling.pretraining_head import PretrainingHead
 from mtdnn_tf.tasks import TaskSpec
 
-_HIDDEN_STD = 0.02  # BERT's; also what the first MT-DNN drew its linear layers from
-
-
-class Head(keras.layers.Layer):
-    """What all heads have in common: float32 whatever the encoder's precision, the task's dropout, seeds by task name.
-
-    A head is called with `sequence` `[batch, length, d]`, `vector` `[batch, d]` (the sentence), `segment_ids` and
-    `padding_mask` `[batch, length] int32`, and returns logits `[batch, outputs] float32`.
-    """
-
-    def __init__(self, task: TaskSpec, *, dropout: float, seed: int, **kwargs: Any) -> None:
-        """Take the task, its dropout rate and the run's seed."""
-        super().__init__(name=task.name, dtype="float32", **kwargs)
-        self.task = task
-        self.rate = dropout
-        self._seed = seed
-
-    @property
-    def outputs(self) -> int:
-        """The number of logits: one for each label; one for regression and ranking."""
-        return len(self.task.labels) or 1
-
-    def _part_seed(self, part: str) -> int:
-        return derive_seed(self._seed, "heads", self.task.name, part)
-
-    def _dense(self, units: int, name: str) -> keras.layers.Dense:
-        kernel = keras.initializers.RandomNormal(stddev=_HIDDEN_STD, seed=self._part_seed(name))
-        return keras.layers.Dense(units, kernel_initializer=kernel, dtype="float32", name=name)
-
-    def _dropout(self, name: str, noise_shape: tuple[int | None, ...] | None = None) -> keras.layers.Dropout:
-        return keras.layers.Dropout(
-            self.rate, noise_shape=noise_shape, seed=self._part_seed(name), dtype="float32", name=name
-        )
+__all__ = ["HEADS", "Head", "LinearHead", "PretrainingHead", "SANHead", "build_head"]
 
 
 class LinearHead(Head):
@@ -195,7 +164,12 @@ def _attend(scores: Any, allowed: Any, values: Any) -> Any:
 
 
 # A head is added here, and its name to the task types that take it.
-HEADS: dict[str, type[Head]] = {"linear": LinearHead, "mlp": MLPHead, "san": SANHead}
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "mlp": MLPHead,
+    "san": SANHead,
+    "pretraining": PretrainingHead,
+}
 
 
 def build_head(

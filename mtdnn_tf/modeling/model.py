@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 
 from mtdnn_tf.config import ModelConfig
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.modeling.heads import Head, build_head
+from mtdnn_tf.modeling.head import Head
+from mtdnn_tf.modeling.heads import build_head
 from mtdnn_tf.modeling.sharing import SHARING_MODES, Sharing, TaskToken, View, check_sharing
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
@@ -43,7 +45,7 @@ def build_model(
 
     Returns:
         Inputs `token_ids`, `segment_ids`, `padding_mask`, `[batch, length] int32`; outputs {task: logits `[batch, C] float32`}.
-        The layer named like a task is its head.
+        The layer named like a task is its head. A head with `extra_inputs` adds them to the inputs.
 
     Raises:
         UserError: an unknown name, two tasks of one name, a head that does not suit its task, or no task at all.
@@ -57,7 +59,7 @@ def build_model(
     views = SHARING_MODES[sharing](
         Sharing(
             encoder.backbone,
-            inputs,
+            dict(inputs),
             names,
             pooler,
             lambda owner: encoder.backbone.initial_token(
@@ -75,7 +77,13 @@ def build_model(
             width=encoder.backbone.intermediate_dim,
             seed=seed,
         )
-        outputs[task.name] = head(*views[task.name], inputs["segment_ids"], inputs["padding_mask"])
+        head.attach(encoder.backbone)
+        extra = {
+            name: keras.Input((None,), dtype="int32", name=name) for name in head.extra_inputs if name not in inputs
+        }
+        inputs |= extra
+        named = {name: inputs[name] for name in head.extra_inputs}
+        outputs[task.name] = head(*views[task.name], inputs["segment_ids"], inputs["padding_mask"], **named)
     return keras.Model(inputs, outputs, name="mtdnn")
 
 
@@ -93,6 +101,11 @@ def build_model_from_config(
         san_prediction_dropout=config.san_prediction_dropout,
         seed=seed,
     )
+
+
+def input_spec(model: keras.Model) -> dict[str, tf.TensorSpec]:
+    """Return the signature of a model's inputs: those of `INPUTS`, and what its heads take besides."""
+    return {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in model.input}
 
 
 def task_model(model: keras.Model, name: str) -> keras.Model:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from mtdnn_tf.config import DataConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
-from mtdnn_tf.evaluation.runs import Run
+from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.serving.check import check_saved_model
@@ -100,6 +100,7 @@ def export_saved_model(
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
     if weights not in WEIGHT_FORMATS:
         raise UserError(unknown_name("--weights", "format of weights", weights, WEIGHT_FORMATS))
+    refuse_pretraining(tasks, "it has nothing to serve")
     if not 3 <= max_length <= encoder.max_positions:
         raise UserError(
             f"max_length: must be from 3 to the {encoder.max_positions} positions of the encoder; received {max_length}"

@@ -15,6 +15,7 @@ import keras
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import Interrupted, UserError, unknown_name
 from mtdnn_tf.files import append_line, sync, write_text_atomically
+from mtdnn_tf.task_types import LOWER_IS_BETTER
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.event_files import RUN, EventFiles
@@ -298,7 +299,7 @@ def check_best_metric(name: str, scored: Sequence[TaskSpec]) -> None:
     Raises:
         UserError: there is no such value.
     """
-    known = [f"{task.name}/{metric}" for task in scored for metric in task.metrics]
+    known = [f"{task.name}/{metric}" for task in scored for metric in task.metrics if metric not in LOWER_IS_BETTER]
     if name not in ("average", *known):
         raise UserError(unknown_name("training.best_metric", "score", name, ["average", *known]))
 

@@ -19,7 +19,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.data.batches import BATCH_SPEC
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.training.replica_batches import Arrays, as_arrays, cut_batch
 
@@ -46,9 +45,11 @@ class Distribution:
         """Return the sums over all replicas; within a compiled step."""
         return tensors
 
-    def compile_step(self, step: Step) -> Callable[[Mapping[str, tf.Tensor], float], Any]:
+    def compile_step(
+        self, step: Step, signature: Mapping[str, tf.TensorSpec]
+    ) -> Callable[[Mapping[str, tf.Tensor], float], Any]:
         """Return the compiled function of a whole batch and a weight; what it returns must be the same on every replica."""
-        compiled = tf.function(step, input_signature=[BATCH_SPEC, _WEIGHT_SPEC]).get_concrete_function()
+        compiled = tf.function(step, input_signature=[dict(signature), _WEIGHT_SPEC]).get_concrete_function()
         return lambda batch, weight: compiled(batch, tf.constant(weight, tf.float32))
 
     def compile_rows(
@@ -113,7 +114,9 @@ class Replicas(Distribution):
         summed: list[tf.Tensor] = _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
         return summed
 
-    def compile_step(self, step: Step) -> Callable[[Mapping[str, tf.Tensor], float], Any]:
+    def compile_step(
+        self, step: Step, signature: Mapping[str, tf.TensorSpec]
+    ) -> Callable[[Mapping[str, tf.Tensor], float], Any]:
         """See `Distribution`; compiled when the first batch is there."""
         run = _Compiled(lambda *args: self._first(self._strategy.run(step, args=args)), self._static_shapes)
         rows = _Rows(self._static_shapes)

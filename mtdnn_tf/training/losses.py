@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from mtdnn_tf.modeling.pretraining_head import MASKED_COUNT, MASKED_LOSS, NEXT_LOGITS
+
 Batch = Mapping[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, Batch], tf.Tensor]
 
@@ -24,11 +26,15 @@ def batch_mean(values: tf.Tensor, counted: tf.Tensor | None) -> tf.Tensor:
     """
     if counted is None:
         return tf.reduce_mean(values)
-    count = tf.reduce_sum(counted)
+    return _share(tf.reduce_sum(tf.where(counted > 0, values, 0.0)), tf.reduce_sum(counted))
+
+
+def _share(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Return this replica's total over the count of all replicas; 0 where nothing counts."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
-    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(counted > 0, values, 0.0)), count)
+    return tf.math.divide_no_nan(total, count)
 
 
 def cross_entropy(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
@@ -104,9 +110,26 @@ def pointwise(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
     return batch_mean(losses, batch.get("sample_weight"))
 
 
+def pretraining(outputs: tf.Tensor, batch: Batch) -> tf.Tensor:
+    """Mean loss of the masked tokens plus mean loss of the next sentences (Devlin et al. 2019, A.2).
+
+    Args:
+        outputs: `[batch, 5] float32`, of `PretrainingHead`.
+        batch: `label` `[batch] float32`: 0 where the second segment follows the first, 1 where it does not.
+
+    Returns:
+        `[] float32`, in nats.
+    """
+    counted = batch.get("sample_weight", tf.ones_like(batch["label"])) > 0
+    sums, counts = (tf.where(counted, outputs[:, column], 0.0) for column in (MASKED_LOSS, MASKED_COUNT))
+    masked = _share(tf.reduce_sum(sums), tf.reduce_sum(counts))
+    return masked + cross_entropy(outputs[:, NEXT_LOGITS], batch)
+
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "mean_squared_error": mean_squared_error,
     "list_softmax": list_softmax,
     "pointwise": pointwise,
+    "pretraining": pretraining,
 }

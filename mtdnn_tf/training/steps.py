@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import BATCH_SPEC
 from mtdnn_tf.errors import unknown_name
-from mtdnn_tf.modeling.model import INPUTS, first_tokens, task_model
+from mtdnn_tf.modeling.model import first_tokens, input_spec, task_model
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LossScale
@@ -52,6 +53,7 @@ class Steps:
         self._distribution = distribution
         self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
         self._loss_scale = loss_scale
+        self._signature = BATCH_SPEC | input_spec(model)
         self._shared = _last_shared_kernel(model)
         shared = [model.get_layer("encoder"), *first_tokens(model)]
         self._encoder = {id(variable) for layer in shared for variable in layer.trainable_variables}
@@ -141,7 +143,7 @@ class Steps:
 
         def differentiate(batch: Batch, weight: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
-                logits = model({name: batch[name] for name in INPUTS}, training=True)
+                logits = model({name: batch[name] for name in model.input}, training=True)
                 loss = loss_function(logits, batch)
                 weighted = weight * loss if loss_scale is None else weight * loss * loss_scale.value
             gradients = tape.gradient(weighted, [variable.value for variable in variables])
@@ -165,7 +167,7 @@ class Steps:
             loss, shared_norm, gradients, variables = differentiate(batch, weight)
             return loss, self._clip_and_apply(gradients, variables, loss), shared_norm, scale
 
-        return self._distribution.compile_step(update)
+        return self._distribution.compile_step(update, self._signature)
 
     def _build_gradients(self, name: str) -> Callable[..., Any]:
         differentiate = self._differentiated(name)
@@ -174,7 +176,7 @@ class Steps:
             loss, shared_norm, values, self._variables[name] = differentiate(batch, weight)
             return loss, shared_norm, values
 
-        return self._distribution.compile_step(gradients)
+        return self._distribution.compile_step(gradients, self._signature)
 
 
 def _last_shared_kernel(model: keras.Model) -> keras.Variable | None:

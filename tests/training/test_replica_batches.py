@@ -53,8 +53,10 @@ def test_rows_that_fill_up_change_neither_loss_nor_gradient(loss, rows):
     batch = _batch(GROUPS["queries"])
     [filled] = cut_batch(batch, 1, lambda most: most + rows)
     filled["label"][len(batch["label"]) :] = 1.0  # as a copy of a relevant answer would
-    outputs = 2 if loss == "cross_entropy" else 1
-    logits = tf.Variable(np.random.default_rng(1).normal(size=[len(filled["label"]), outputs]), dtype=tf.float32)
+    outputs = {"cross_entropy": 2, "pretraining": 5}.get(loss, 1)
+    logits = tf.Variable(
+        np.random.default_rng(1).uniform(0.5, 2, size=[len(filled["label"]), outputs]), dtype=tf.float32
+    )
     real = len(batch["label"])
     with tf.GradientTape(persistent=True) as tape:
         expected = LOSSES[loss](logits[:real], {name: tf.constant(value) for name, value in batch.items()})

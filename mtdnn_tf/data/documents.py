@@ -1,0 +1,160 @@
+"""Running text from files as documents of sentences: plain text, Wikipedia extracts, JSON lines."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.faults import Faults, RowError, each_row
+from mtdnn_tf.data.lines import quoted, read_lines, without_line_end
+from mtdnn_tf.data.rows import read_jsonl
+from mtdnn_tf.data.sentences import split_sentences
+from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.files import matching_files
+
+_JSON_ENDINGS = (".jsonl", ".json")
+_OPENING = re.compile(r"<doc(\s.*)?>\s*")
+_CLOSING = "</doc>"
+
+Lines = Iterator[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, whose sentences belong together."""
+
+    origin: str  # path and line, for messages
+    sentences: tuple[str, ...]
+
+
+def read_documents(source: SourceConfig) -> tuple[list[Document], tuple[str, ...]]:
+    """Read all documents of a source, in the order of its files' names.
+
+    `path` is a file (.gz is unpacked) or a pattern such as `wiki/*.txt`. `format` is one of `DOCUMENT_FORMATS`, or auto: jsonl by
+    the ending, wikipedia where the first line is a `<doc>`, else text. With `on_error: skip`, lines that cannot be decoded and
+    rows that are no objects with a text are left out.
+
+    Returns:
+        The documents, each with one sentence at least; and a message for each line or row left out.
+
+    Raises:
+        UserError: no file has such a name, one is no text, its elements don't match, or nothing is in them.
+    """
+    paths = document_files(source)
+    faults = Faults(source.on_error)
+    found = [document for path in paths for document in _read_file(replace(source, path=path), faults)]
+    documents = [document for document in found if document.sentences]
+    if not documents:
+        raise UserError(f"{source.path}: holds no text; expected sentences")
+    return documents, faults.messages()
+
+
+def document_files(source: SourceConfig) -> list[str]:
+    """Return the files of a source.
+
+    Raises:
+        UserError: it is a folder, or no file has such a name.
+    """
+    if os.path.isdir(source.path):
+        raise UserError(f"{source.path}: this is a directory; name the files in it, as in {source.path}/*.txt")
+    paths = matching_files(source.path)
+    if not paths:
+        raise UserError(f"{source.path}: no file has such a name")
+    return paths
+
+
+def _read_file(source: SourceConfig, faults: Faults) -> Iterator[Document]:
+    name = source.format if source.format != "auto" else _format(source)
+    if name not in DOCUMENT_FORMATS:
+        raise UserError(unknown_name(f"{source.path}: format", "format of running text", name, DOCUMENT_FORMATS))
+    return DOCUMENT_FORMATS[name](source, faults)
+
+
+def _format(source: SourceConfig) -> str:
+    if source.path.lower().removesuffix(".gz").endswith(_JSON_ENDINGS):
+        return "jsonl"
+    lines = (line for _, line in read_lines(source.path, source.encoding) if isinstance(line, str) and line.strip())
+    return "wikipedia" if _OPENING.fullmatch(next(lines, "")) else "text"
+
+
+def _good_lines(source: SourceConfig, faults: Faults) -> Lines:
+    numbered: Iterator[tuple[int, tuple[int, str] | RowError]]
+    numbered = each_row(read_lines(source.path, source.encoding), lambda number, line: (number, without_line_end(line)))
+    return faults.without(numbered)
+
+
+def _sentences(paragraphs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sentence for paragraph in paragraphs for sentence in split_sentences(paragraph))
+
+
+def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Yield what stands between blank lines, its lines joined by spaces."""
+    block: list[str] = []
+    for line in (*lines, ""):
+        if line.strip():
+            block.append(line.strip())
+        elif block:
+            yield " ".join(block)
+            block = []
+
+
+def _read_text(source: SourceConfig, faults: Faults) -> Iterator[Document]:
+    """Yield the file as one document; a paragraph ends at a blank line."""
+    lines = [line for _, line in _good_lines(source, faults)]
+    yield Document(source.path, _sentences(_paragraphs(lines)))
+
+
+def _read_wikipedia(source: SourceConfig, faults: Faults) -> Iterator[Document]:
+    """Yield each `<doc ...>` element, as WikiExtractor writes them; every line is a paragraph."""
+    begun: int | None = None
+    lines: list[str] = []
+    for number, line in _good_lines(source, faults):
+        where = f"{source.path}:{number}"
+        if _OPENING.fullmatch(line):
+            if begun is not None:
+                raise UserError(
+                    f"{where}: a <doc> inside the one that begins in line {begun}; </doc> must stand before it"
+                )
+            begun, lines = number, []
+        elif line.strip() == _CLOSING:
+            if begun is None:
+                raise UserError(f"{where}: </doc> without a <doc> before it")
+            yield Document(f"{source.path}:{begun}", _sentences(lines))
+            begun = None
+        elif begun is not None:
+            lines.append(line)
+        elif line.strip():
+            raise UserError(f"{where}: text outside <doc> and </doc>, received {quoted(line)}; or say `format: text`")
+    if begun is not None:
+        raise UserError(f"{source.path}:{begun}: this <doc> has no </doc>; the file is cut off, fetch it again")
+
+
+def _read_jsonl(source: SourceConfig, faults: Faults) -> Iterator[Document]:
+    """Yield the text of each object, under the key that `columns: {text: ...}` names; blank lines in it end paragraphs."""
+    key = str(source.columns.get("text", "text"))
+    rows = each_row(read_jsonl(source).rows, partial(_text_of, source.path, key))
+    for line, text in faults.without(rows):
+        yield Document(f"{source.path}:{line}", _sentences(_paragraphs(text.split("\n"))))
+
+
+def _text_of(path: str, key: str, line: int, row: dict[str, object]) -> tuple[int, str]:
+    if key not in row:
+        raise RowError(
+            f"{path}:{line}: the key {quoted(key)} is missing; this row has {', '.join(row) or 'none'} "
+            "(name another: `columns: {text: body}`)"
+        )
+    text = row[key]
+    if not isinstance(text, str):
+        raise RowError(f"{path}:{line}: {key} must be a text (in quotes), received {quoted(text)}")
+    return line, text
+
+
+DOCUMENT_FORMATS: dict[str, Callable[[SourceConfig, Faults], Iterator[Document]]] = {
+    "text": _read_text,
+    "wikipedia": _read_wikipedia,
+    "jsonl": _read_jsonl,
+}

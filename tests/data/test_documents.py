@@ -1,0 +1,127 @@
+"""Running text is read as documents of sentences, and what is wrong with a file is told by line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.documents import DOCUMENT_FORMATS, read_documents
+from mtdnn_tf.data.sentences import split_sentences
+from mtdnn_tf.errors import UserError
+
+SENTENCES = {
+    "plain": ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
+    "quotes go with their sentence": ('He said: "No." Then he left.', ['He said: "No."', "Then he left."]),
+    "titles": ("Mr. Fox met Dr. Owl. They ate.", ["Mr. Fox met Dr. Owl.", "They ate."]),
+    "initials": ("J. R. Hare slept. So did I. It rained.", ["J. R. Hare slept.", "So did I.", "It rained."]),
+    "abbreviations": ("Eggs etc. Were sold, e.g. Big ones.", ["Eggs etc. Were sold, e.g. Big ones."]),
+    "numbers": ("It cost 3.50 in May. 1816 was cold.", ["It cost 3.50 in May.", "1816 was cold."]),
+    "a small letter goes on": ("At 5 p.m. she left.", ["At 5 p.m. she left."]),
+    "other scripts": ("Это дом. Он мал. 天気。 雨。", ["Это дом.", "Он мал.", "天気。", "雨。"]),
+    "nothing": (" \t ", []),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_sentences_end_where_readers_see_it(case):
+    paragraph, expected = SENTENCES[case]
+    assert split_sentences(paragraph) == expected
+
+
+WIKIPEDIA = '<doc id="1" title="A > B">\nFirst\n\nOne. Two.\nThree.\n</doc>\n\n<doc id="2">\nFour.\n</doc>\n'
+
+
+def _write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _read(path, **keys):
+    documents, skipped = read_documents(SourceConfig(str(path), **keys))
+    return [(document.origin, list(document.sentences)) for document in documents], skipped
+
+
+def test_plain_text_is_one_document_of_paragraphs(tmp_path):
+    path = _write(tmp_path, "a.txt", "A TITLE\n\nOne line\nand more. Two.\r\n\n\nThree.")
+    assert _read(path) == ([(str(path), ["A TITLE", "One line and more.", "Two.", "Three."])], ())
+
+
+def test_wikipedia_files_are_told_by_their_first_line(tmp_path):
+    path = _write(tmp_path, "wiki_00", WIKIPEDIA)
+    found, _ = _read(path)
+    assert found == [(f"{path}:1", ["First", "One.", "Two.", "Three."]), (f"{path}:8", ["Four."])]
+
+
+def test_json_lines_hold_a_text_each(tmp_path):
+    rows = [{"text": "One. Two.", "id": 1}, {"text": "Three\n\nfour."}]
+    path = _write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert _read(path)[0] == [(f"{path}:1", ["One.", "Two."]), (f"{path}:2", ["Three", "four."])]
+    path = _write(tmp_path, "b.json", json.dumps({"body": "One. Two."}))
+    assert _read(path, columns={"text": "body"})[0] == [(f"{path}:1", ["One.", "Two."])]
+
+
+def test_packed_files_are_unpacked(tmp_path):
+    path = _write(tmp_path, "wiki.gz", gzip.compress(WIKIPEDIA.encode()))
+    assert len(_read(path)[0]) == 2
+
+
+def test_a_pattern_stands_for_many_files_in_the_order_of_their_names(tmp_path):
+    for name in ("b.txt", "a.txt", "c.md"):
+        _write(tmp_path, name, f"Of {name}.")
+    assert [origin for origin, _ in _read(tmp_path / "*.txt")[0]] == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+
+
+def test_every_format_has_a_reader():
+    assert set(DOCUMENT_FORMATS) == {"text", "wikipedia", "jsonl"}
+
+
+BAD = {
+    "nested": ("x", "<doc>\nOne.\n<doc>\nTwo.\n</doc>\n", {}, r"x:3: a <doc> inside the one that begins in line 1"),
+    "cut off": ("x", "<doc>\nOne.\n", {}, r"x:1: this <doc> has no </doc>"),
+    "closed twice": ("x", "<doc>\nOne.\n</doc>\n</doc>\n", {}, r"x:4: </doc> without a <doc>"),
+    "text outside": ("x", "<doc>\nOne.\n</doc>\nTwo.\n", {}, r"x:4: text outside <doc> and </doc>, received 'Two.'"),
+    "empty": ("x.txt", "", {}, r"x\.txt: holds no text"),
+    "blank": ("x.txt", " \n\n", {}, r"x\.txt: holds no text"),
+    "empty elements": ("x", "<doc>\n\n</doc>\n", {}, r"x: holds no text"),
+    "bytes": ("x.txt", b"One.\nTw\xff.\n", {}, r"x\.txt:2: not valid utf-8 at byte offset 2"),
+    "nul": ("x.txt", b"One.\nTw\0o.\n", {}, r"x\.txt:2: a NUL character"),
+    "utf-16": ("x.txt", "One.".encode("utf-16"), {}, r"x\.txt:1: .*UTF-16"),
+    "packed unnamed": ("x.txt", gzip.compress(b"One."), {}, r"x\.txt:1: .*gzip"),
+    "cut-off gzip": ("x.gz", gzip.compress(b"One. Two. " * 999)[:-12], {}, r"x\.gz:\d+: the gzip file is cut off"),
+    "no object": ("x.jsonl", '"One."\n', {}, r"x\.jsonl:1: each line must hold one JSON object"),
+    "no text": ("x.jsonl", '{"text": "One."}\n{"body": "Two."}\n', {}, r"x\.jsonl:2: the key 'text' is missing.*body"),
+    "a number": ("x.jsonl", '{"text": 3}\n', {}, r"x\.jsonl:1: text must be a text .*received 3"),
+    "format": ("x.txt", "One.", {"format": "tsv"}, r"unknown format of running text 'tsv'.*wikipedia"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_told_by_line(tmp_path, case):
+    name, content, keys, message = BAD[case]
+    with pytest.raises(UserError, match=message):
+        _read(_write(tmp_path, name, content), **keys)
+
+
+def test_lines_and_rows_at_fault_can_be_left_out(tmp_path):
+    path = _write(tmp_path, "x.txt", b"One.\nTw\xff.\nThree.\n")
+    found, skipped = _read(path, on_error="skip")
+    assert found == [(str(path), ["One.", "Three."])]
+    assert len(skipped) == 1
+    assert ":2: not valid utf-8" in skipped[0]
+    path = _write(tmp_path, "x.jsonl", '{"text": "One."}\n{"text": 3}\nnonsense\n{"text": "Two."}\n')
+    found, skipped = _read(path, on_error="skip")
+    assert [sentences for _, sentences in found] == [["One."], ["Two."]]
+    assert len(skipped) == 2
+
+
+def test_folders_and_missing_files_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"this is a directory; name the files in it, as in .*/\*\.txt"):
+        _read(tmp_path)
+    with pytest.raises(UserError, match=r"\*\.txt: no file has such a name"):
+        _read(tmp_path / "*.txt")
+    with pytest.raises(UserError, match=r"a\.txt: no such file"):
+        _read(tmp_path / "a.txt")
