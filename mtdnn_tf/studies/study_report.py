@@ -112,7 +112,7 @@ def score_tables(study: Study, results: Sequence[Result]) -> list[Table]:
     published = study.options.published
     for name, scores in published.scores.items() if published else ():
         known = [scores[task][0] for task in tasks if task in scores]
-        mean = f"{np.mean(known):.2f}" if len(known) == len(tasks) else _MISSING
+        mean = f"{np.mean(known):.2f}" if known and len(known) == len(tasks) else _MISSING
         shown = [f"{scores[task][0]:g}" if task in scores else _MISSING for task in tasks]
         rows.append([f"published: {name}", *shown, mean, _MISSING])
     return [("Arms and tasks", head, rows)]
@@ -120,7 +120,9 @@ def score_tables(study: Study, results: Sequence[Result]) -> list[Table]:
 
 def _row(title: str, found: Sequence[Summary | None]) -> list[str]:
     known = [summary for summary in found if summary]
-    mean = f"{100 * np.mean([summary.mean for summary in known]):.2f}" if len(known) == len(found) else _MISSING
+    mean = (
+        f"{100 * np.mean([summary.mean for summary in known]):.2f}" if known and len(known) == len(found) else _MISSING
+    )
     counts = sorted({len(summary.seeds) for summary in known})
     return [title, *(str(summary or _MISSING) for summary in found), mean, " or ".join(map(str, counts)) or _MISSING]
 

@@ -273,3 +273,13 @@ def test_what_a_study_has_not_can_not_be_asked_for(done):
         restricted(study, runs, arms=["tune"])
     with pytest.raises(UserError, match=r"--seeds: 3 is none of the study's: 1, 2"):
         restricted(study, runs, seeds=[3])
+
+
+def test_before_anything_is_finished_the_report_is_there(tmp_path):
+    write_experiment(tmp_path)
+    study = _read(tmp_path)
+    runs = study.plan(tmp_path / "output")
+    states = states_of(runs, Ledger(tmp_path / "output" / "runs"))
+    write_study(study, runs, states, tmp_path / "output", "python")
+    assert "5 runs are still to be trained" in (tmp_path / "output" / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "output" / "results.json").read_text())["runs"] == []
