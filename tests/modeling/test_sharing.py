@@ -157,6 +157,23 @@ def test_attention_among_first_tokens_is_that_of_the_last_layer(kind):
     np.testing.assert_allclose(shares[1], 1 / (3 + 7), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_attention_among_first_tokens_is_what_the_layer_itself_says(kind):
+    backbone = load(kind).backbone
+    tokens = np.random.default_rng(1).normal(size=[2, 3, 32]).astype(np.float32)
+    *lower, last = backbone.transformer_layers
+    if kind == "bert":
+        x, mask = backbone._embedded(INPUTS, tokens, training=False)
+        for layer in lower:
+            x = layer(x, padding_mask=mask)
+        attention = last._self_attention_layer
+    else:
+        x, mask = backbone._through(lower, INPUTS, tokens, training=False)
+        x, attention = last.attention_norm(x), last.attention
+    _, scores = attention(x, x, attention_mask=ops.cast(mask, "bool")[:, None, :], return_attention_scores=True)
+    np.testing.assert_allclose(backbone.first_token_attention(INPUTS, tokens), scores[:, :, :3, :3], atol=1e-6)
+
+
 # Sun (2019): parameters without embeddings, of a 4-layer encoder with d = 300, d_ff = 512. An encoder has 2,772,548: in a layer
 # 4 (300 x 300 + 300) + (300 x 512 + 512) + (512 x 300 + 300) + 2 x 600, the final norm's 600, the map's 300 x 300 + 300. A head
 # of 300 -> 2 has 602, also under pooling, whose text describes one with a hidden layer; a vector 300.
