@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mtdnn_tf.errors import UserError
@@ -95,23 +95,28 @@ def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Pat
         temporary.mkdir()  # not tempfile.mkdtemp, whose folders no other user (a server, say) can read
         try:
             yield temporary
-            _take_place(temporary, target)
+            _take_place(temporary, target, replace)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
-def _take_place(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        temporary.rename(target)
-        return
+def _take_place(temporary: Path, target: Path, replace: bool) -> None:
     previous = temporary.with_suffix(".replaced")
-    target.rename(previous)
-    try:
-        temporary.rename(target)
-    except BaseException:
-        previous.rename(target)
-        raise
+    while True:
+        with suppress(FileNotFoundError):  # most often there is nothing to replace
+            if replace:
+                target.rename(previous)
+        try:
+            temporary.rename(target)
+            break
+        except BaseException as error:
+            if replace and isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                shutil.rmtree(previous, ignore_errors=True)  # another process was faster: now its folder gives way
+                continue
+            with suppress(FileNotFoundError):
+                previous.rename(target)
+            raise
     shutil.rmtree(previous, ignore_errors=True)
 
 

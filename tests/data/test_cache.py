@@ -178,7 +178,9 @@ while True:
         print(task.name, len(split.token_ids), flush=True)
     if len(sys.argv) > 3:
         break
-    import shutil; shutil.rmtree(sys.argv[2], ignore_errors=True)
+    import pathlib, shutil
+    for entry in pathlib.Path(sys.argv[2]).glob("[!.]*"):
+        shutil.rmtree(entry, ignore_errors=True)
 """
 
 
