@@ -62,6 +62,10 @@ DOCUMENT_TYPES: dict[str, TaskType] = {
     ),
 }
 
+# Columns of what pre-training gives for each row: logits of the next sentence, and of its masked tokens the summed loss, number, hits.
+NEXT_LOGITS = slice(0, 2)
+MASKED_LOSS, MASKED_COUNT, MASKED_RIGHT = 2, 3, 4
+
 PAIR_HEADS = ("san",)  # read two texts against each other
 BINARY_METRICS = ("f1", "accuracy_f1")  # of the second of two labels
 LOWER_IS_BETTER = ("masked_loss",)  # in nats, where all others are shares of 1, shown in percent

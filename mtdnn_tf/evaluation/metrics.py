@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.pretraining_head import MASKED_COUNT, MASKED_LOSS, MASKED_RIGHT, NEXT_LOGITS
+from mtdnn_tf.task_types import MASKED_COUNT, MASKED_LOSS, MASKED_RIGHT, NEXT_LOGITS
 from mtdnn_tf.tasks import TaskSpec
 
 

@@ -13,9 +13,6 @@ from mtdnn_tf.modeling.bert import ACTIVATIONS, as_bert
 from mtdnn_tf.modeling.head import Head
 from mtdnn_tf.tasks import TaskSpec
 
-NEXT_LOGITS = slice(0, 2)
-MASKED_LOSS, MASKED_COUNT, MASKED_RIGHT = 2, 3, 4  # columns of the output
-
 
 class PretrainingHead(Head):
     """Says of each row whether its second segment follows, and how well its masked tokens are found.

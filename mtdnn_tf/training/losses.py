@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.pretraining_head import MASKED_COUNT, MASKED_LOSS, NEXT_LOGITS
+from mtdnn_tf.task_types import MASKED_COUNT, MASKED_LOSS, NEXT_LOGITS
 
 Batch = Mapping[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, Batch], tf.Tensor]
