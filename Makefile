@@ -73,7 +73,8 @@ bench-input: setup-dev
 
 bench-step: setup-dev
 	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
-	$(BIN)/python -m tests.benchmarks.train_step
+	$(BIN)/python -m tests.benchmarks.train_step --models minilm
+	$(BIN)/python -m tests.benchmarks.train_step --models base --only bfloat16 --real 0 --tasks 0
 	$(BIN)/python -m tests.benchmarks.train_memory
 
 bench-serve: setup-dev
