@@ -32,7 +32,9 @@ def _inputs(batch=4, length=9, width=D, seed=0):
 
 
 def _head(task, dropout=0.0, steps=STEPS, prediction_dropout=0.0, seed=3):
-    head = build_head(task, dropout=dropout, san_steps=steps, san_prediction_dropout=prediction_dropout, seed=seed)
+    head = build_head(
+        task, dropout=dropout, san_steps=steps, san_prediction_dropout=prediction_dropout, width=8, seed=seed
+    )
     head(*_inputs())
     return head
 
@@ -128,7 +130,7 @@ def test_san_ignores_the_sentence_vector_and_linear_the_sequence():
 
 
 def test_the_parameter_count_of_the_paper_size_san():
-    head = build_head(PAIR, dropout=0.1, san_steps=5, san_prediction_dropout=0.1, seed=0)
+    head = build_head(PAIR, dropout=0.1, san_steps=5, san_prediction_dropout=0.1, width=8, seed=0)
     head(*_inputs(width=768))
     assert head.count_params() == 4_144_132
 
@@ -156,7 +158,7 @@ def test_memory_dropout_is_one_mask_for_all_positions():
 
 
 def test_new_weights_have_the_released_distribution():
-    head = build_head(PAIR, dropout=0.1, san_steps=5, san_prediction_dropout=0.1, seed=0)
+    head = build_head(PAIR, dropout=0.1, san_steps=5, san_prediction_dropout=0.1, width=8, seed=0)
     head(*_inputs(width=256))
     for dense in (head.attention, head.answer):
         assert dense.kernel.numpy().std() == pytest.approx(0.02, rel=0.1)
