@@ -282,7 +282,13 @@ def trained_parts(small):
     return config, tasks, encoder, mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+QUICK_STRATEGIES = ("proportional", "annealed", "round_robin")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [name if name in QUICK_STRATEGIES else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES],
+)
 def test_what_is_planned_is_trained(trained_parts, strategy):
     """Over whole epochs, with last batches of fewer rows: follows has 9 rows, close 9, in batches of 4."""
     config, tasks, encoder, trainer = trained_parts

@@ -113,6 +113,7 @@ def _stopped(finished, run, error, target, name, instead):
 
 def test_stopped_by_signals_and_a_full_disk_it_ends_the_same(finished, tmp_path):
     whole, run = finished[1], tmp_path / "run"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore for what they run in the background
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     step_log = callbacks.StepLog, "on_train_batch_end"
 

@@ -65,7 +65,11 @@ class ServedModel(tf.Module):
 
     def _views(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> dict[str, View]:
         """Return what the heads of these tasks see, float32."""
-        encode = self._once(("views", *names), lambda *ids: self._encoded(names, ids), ids)
+
+        def encode_ids(*ids: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+            return self._encoded(names, ids)
+
+        encode = self._once(("views", *names), encode_ids, ids)
         return dict(zip(names, itertools.starmap(View, encode(*ids)), strict=True))
 
     def _encoded(self, names: Sequence[str], ids: Sequence[tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor]]:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.serving import signatures
+from mtdnn_tf.serving import served_encoder
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import read_fingerprint
 from mtdnn_tf.serving.saved_model import KINDS
@@ -72,8 +72,15 @@ def rounded(exported, tmp_path_factory):
     return found | {("float32", kind): path for kind, path in paths.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("weights", ROUNDED)
+@pytest.mark.parametrize(
+    ("weights", "kind"),
+    [
+        ("bfloat16", "text"),
+        ("int8", "ids"),
+        pytest.param("bfloat16", "ids", marks=pytest.mark.slow),
+        pytest.param("int8", "text", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_without_this_package_answers_within_the_formats_tolerance(exported, rounded, weights, kind):
     model, tasks, encoder, _ = exported
     apart = check_saved_model(rounded[weights, kind], model, tasks, encoder.tokenizer, 48, kind, weights)
@@ -107,7 +114,7 @@ def test_a_wrong_model_does_not_pass(exported, tmp_path, monkeypatch, weights):
             kernel = self.layers[0].outer.kernel.values
             kernel.assign(tf.reverse(kernel, [0]))
 
-    monkeypatch.setattr(signatures, "ServedEncoder", Wrong)
+    monkeypatch.setattr(served_encoder, "ServedEncoder", Wrong)
     with pytest.raises(mtdnn.UserError, match=r"export check: .* nothing is published"):
         mtdnn.export_saved_model(model, tasks, encoder, tmp_path, "ids", weights=weights, max_length=48, check=True)
     assert list(tmp_path.iterdir()) == []
