@@ -105,14 +105,13 @@ def test_metadata_and_fingerprints_tell_them_apart(rounded):
 
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_a_wrong_model_does_not_pass(exported, tmp_path, monkeypatch, weights):
-    """One layer's output kernel is not what it was."""
+    """Words have each other's vectors."""
     model, tasks, encoder, _ = exported
 
     class Wrong(ServedEncoder):
         def __init__(self, backbone, weights):
             super().__init__(backbone, weights)
-            kernel = self.layers[0].outer.kernel.values
-            kernel.assign(tf.reverse(kernel, [0]))
+            self.token.values.assign(tf.reverse(self.token.values, [0]))
 
     monkeypatch.setattr(served_encoder, "ServedEncoder", Wrong)
     with pytest.raises(mtdnn.UserError, match=r"export check: .* nothing is published"):
