@@ -13,8 +13,6 @@ from mtdnn_tf.modeling.head import Head
 from mtdnn_tf.modeling.pretraining_head import PretrainingHead
 from mtdnn_tf.tasks import TaskSpec
 
-__all__ = ["HEADS", "Head", "LinearHead", "PretrainingHead", "SANHead", "build_head"]
-
 
 class LinearHead(Head):
     """Dropout and one dense layer on the sentence vector (paper, Eq. 1, 2 and 5; no squashing of regression or relevance)."""

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.modeling.heads import Head, LinearHead, SANHead
+from mtdnn_tf.modeling.head import Head
+from mtdnn_tf.modeling.heads import LinearHead, SANHead
 from mtdnn_tf.tasks import TaskSpec
 
 _NEVER = -1e9  # logit of a class that only fills up

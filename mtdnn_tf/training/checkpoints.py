@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import atomic_directory, sync
-from mtdnn_tf.modeling.model import first_tokens
+from mtdnn_tf.modeling.model import named_parts
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify, write_manifest
 
@@ -65,12 +65,10 @@ class LoadReport:
 
 def model_parts(model: keras.Model, tasks: Sequence[TaskSpec]) -> dict[str, dict[str, tf.Variable]]:
     """Return the model's variables, seeds of dropout included, by part and name: `encoder`, `first_tokens/<task>`, `heads/<task>`."""
-    parts = {"encoder": _layer_variables(model.get_layer("encoder"))}
-    parts |= {f"first_tokens/{token.owner}": _layer_variables(token) for token in first_tokens(model)}
-    for task in tasks:
-        if task.head_of is None:
-            parts[f"heads/{task.name}"] = _layer_variables(model.get_layer(task.name))
-    return parts
+    layers = named_parts(model)
+    names = [name for name in layers if not name.startswith("heads/")]
+    names += [f"heads/{task.name}" for task in tasks if task.head_of is None]
+    return {name: _layer_variables(layers[name]) for name in names}
 
 
 def _layer_variables(layer: keras.Layer) -> dict[str, tf.Variable]:

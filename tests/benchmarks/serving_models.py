@@ -15,7 +15,8 @@ import tensorflow_text  # noqa: F401  (ops of text models)
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.heads import Head, LinearHead
+from mtdnn_tf.modeling.head import Head
+from mtdnn_tf.modeling.heads import LinearHead
 from mtdnn_tf.modeling.model import INPUTS
 from mtdnn_tf.tasks import TaskSpec
 from tests.benchmarks.input_pipeline import ENCODER

@@ -14,7 +14,8 @@ import onnxruntime
 import torch
 from transformers import BertModel
 
-from mtdnn_tf.modeling.heads import Head, LinearHead, SANHead
+from mtdnn_tf.modeling.head import Head
+from mtdnn_tf.modeling.heads import LinearHead, SANHead
 from mtdnn_tf.modeling.model import INPUTS
 from tests.benchmarks.measuring import machine
 from tests.benchmarks.train_step import weights_folder
