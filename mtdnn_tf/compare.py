@@ -26,6 +26,12 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _ARMS = flags.DEFINE_list("arms", None, "Trains only these arms, and what they start from.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Trains only these seeds of the study.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained, and trains nothing.")
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    1,
+    "So many runs are trained at once, each on its share of the CPUs: on two cores, two take about as long as one.",
+    lower_bound=1,
+)
 _PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind of run to estimate how long all take.")
 
 
@@ -41,14 +47,16 @@ def main() -> None:
     if _DRY_RUN.value or _PLAN.value:
         ledger = Ledger(folder / "runs")
         states = states_of(runs, ledger, split)
-        print(summary(wanted, states, ledger))
+        print(summary(wanted, states, ledger, _JOBS.value))
         if _PLAN.value:
             _plan([run for run in wanted if states[run.name] != FINISHED])
         return
     try:
-        run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted)
+        run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted, jobs=_JOBS.value)
     finally:  # what is finished is told whatever stopped the rest
         states = states_of(runs, Ledger(folder / "runs"), split)
+        if study.options.without_train_rows:
+            cli.start_tensorflow()  # which reading rows takes
         print(f"\n{write_study(study, runs, states, folder, command)}")
     print(f"study: {folder}  (report.html, results.json, table.md; runs/ with a report of each)")
 

@@ -16,6 +16,9 @@ from mtdnn_tf.studies.running import KEEP, run_all
 from mtdnn_tf.studies.stages import read_body, read_stages
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained, and trains nothing.")
+_JOBS = flags.DEFINE_integer(
+    "jobs", 1, "So many runs are trained at once, each on its share of the CPUs.", lower_bound=1
+)
 _KEEP = flags.DEFINE_enum(
     "keep",
     "all",
@@ -33,9 +36,9 @@ def main() -> None:
     runs = plan_runs(stages, model_dir, overrides=cli.overrides_from_flags(), grid=grid)
     if _DRY_RUN.value:
         ledger = Ledger(model_dir)
-        print(summary(runs, states_of(runs, ledger), ledger))
+        print(summary(runs, states_of(runs, ledger), ledger, _JOBS.value))
         return
-    run_all(runs, model_dir, keep=_KEEP.value)
+    run_all(runs, model_dir, keep=_KEEP.value, jobs=_JOBS.value)
     print("\nruns, each with report.html and scores.json:")
     for run in runs:
         print(f"  {run.directory}")

@@ -80,6 +80,15 @@ def heat_map(title: str, names: Sequence[str], values: np.ndarray) -> str:
     return "".join([*parts, "</svg>"])
 
 
+def attention_map(title: str, names: Sequence[str], shares: np.ndarray) -> str:
+    """Return the heat map of how much task tokens attend to each other, `[names, names]`, and how to read it."""
+    note = (
+        "Row: the task whose texts are read, and whose token attends. Column: the task whose token is attended to. Share of the "
+        "attention in the last layer, mean over heads and texts; the rest goes to the words."
+    )
+    return f'{heat_map(title, names, shares)}<p class="note">{note}</p>'
+
+
 def _cell(margin: int, cell: int, row: int, column: int, value: float, greatest: float) -> str:
     left, top = margin + cell * column, margin + cell * row
     return (

@@ -38,6 +38,14 @@ class Predictions:
         """Predicted values or relevance, `[examples] float32`."""
         return self.logits[:, 0]
 
+    def without(self, rows: np.ndarray) -> Predictions:
+        """Return the rest, numbered anew, where these rows, `[examples] bool`, are left out: of ranking with all of their queries."""
+        if self.groups is None:
+            return Predictions(self.logits[~rows], self.labels[~rows])
+        rows = np.isin(self.groups, self.groups[rows])
+        groups = np.unique(self.groups[~rows], return_inverse=True)[1].astype(np.int32)
+        return Predictions(self.logits[~rows], self.labels[~rows], groups)
+
 
 Metric = Callable[[Predictions], float]
 

@@ -38,11 +38,8 @@ def scores_without_train_rows(scorer: SplitScorer, tasks: Iterable[TaskSpec]) ->
             seen = np.isin(tokenized.groups, tokenized.groups[seen])
         left_out[task.name] = int(seen.sum())
         if not seen.all():
-            groups = None
-            if tokenized.groups is not None:
-                groups = np.unique(tokenized.groups[~seen], return_inverse=True)[1].astype(np.int32)
-            kept = Predictions(scorer.logits[task.name][~seen], tokenized.known_labels[~seen], groups)
-            scores[task.name] = score_task(task, kept)
+            answered = Predictions(scorer.logits[task.name], tokenized.known_labels, tokenized.groups)
+            scores[task.name] = score_task(task, answered.without(seen))
     counted = [
         scores[task.name][task.main_metric] for task, _ in scorer.splits if task.head_of is None and task.name in scores
     ]

@@ -19,7 +19,7 @@ from mtdnn_tf.data.batches import BATCH_SPEC, evaluation_batches
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.evaluation.charts import heat_map
+from mtdnn_tf.evaluation.charts import attention_map
 from mtdnn_tf.evaluation.pages import whole_page
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.modeling.model import INPUTS, first_tokens
@@ -97,13 +97,7 @@ def write_task_attention(folder: Path, found: TaskAttention) -> tuple[Path, Path
         "attention": [[round(float(share), 6) for share in row] for row in found.shares],
     }
     title = f"Task attention, {found.split} texts"
-    note = (
-        "Row: the task whose texts are read, and whose token attends. Column: the task whose token is attended to. Share of the "
-        "attention in the last layer, mean over heads and texts; the rest goes to the words."
-    )
-    page = whole_page(
-        title, [f"<h1>{title}</h1>", heat_map(title, found.names, found.shares), f'<p class="note">{note}</p>']
-    )
+    page = whole_page(title, [f"<h1>{title}</h1>", attention_map(title, found.names, found.shares)])
     paths = folder / f"task_attention_{found.split}.json", folder / f"task_attention_{found.split}.html"
     write_text_atomically(paths[0], json.dumps(content, indent=1) + "\n")
     write_text_atomically(paths[1], page)

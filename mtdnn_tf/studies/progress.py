@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ class Ledger:
             UserError: the file is damaged.
         """
         self._path = root / "ledger.json"
+        self._lock = threading.Lock()  # several runs may be at work
         self._records: dict[str, Record] = {}
         if self._path.is_file():
             try:
@@ -53,9 +55,10 @@ class Ledger:
 
     def write(self, name: str, record: Record) -> None:
         """Keep a record of a run, on the disk."""
-        self._records[name] = record
-        plain = {known: asdict(kept) for known, kept in self._records.items()}
-        write_text_atomically(self._path, json.dumps(plain, indent=1) + "\n")
+        with self._lock:
+            self._records[name] = record
+            plain = {known: asdict(kept) for known, kept in self._records.items()}
+            write_text_atomically(self._path, json.dumps(plain, indent=1) + "\n")
 
 
 def fingerprint(directory: Path) -> str:
@@ -91,8 +94,15 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
 def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
     if not (run.directory / "metrics.jsonl").is_file():
         return TO_DO
-    is_scored = not run.stage.options.scored or (run.directory / scores_file(split)).is_file()
-    return FINISHED if is_scored and is_trained(run, is_parent) else CUT_OFF
+    return FINISHED if is_scored(run, split) and is_trained(run, is_parent) else CUT_OFF
+
+
+def is_scored(run: PlannedRun, split: str) -> bool:
+    """Return whether all is written that a run is asked on a split."""
+    if not run.stage.options.scored:
+        return True
+    wanted = [scores_file(split), *([attention_file(split)] if run.stage.options.task_attention else [])]
+    return all((run.directory / name).is_file() for name in wanted)
 
 
 def is_trained(run: PlannedRun, is_parent: bool) -> bool:
@@ -111,6 +121,11 @@ def is_trained(run: PlannedRun, is_parent: bool) -> bool:
 def scores_file(split: str) -> str:
     """Return the name of the file that holds a run's scores on a split."""
     return "scores.json" if split == "dev" else f"scores_{split}.json"
+
+
+def attention_file(split: str) -> str:
+    """Return the name of the file that holds how much a run's task tokens attend to each other on a split."""
+    return f"task_attention_{split}.json"
 
 
 def _refuse_other(run: PlannedRun) -> None:
@@ -140,8 +155,15 @@ def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledge
         )
 
 
-def summary(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger) -> str:
-    """Return a line for each stage: how many of its runs are in which state; and what remains in all."""
+def remaining(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, jobs: int = 1) -> str:
+    """Return how many runs remain, and how long they take where so many are trained at once."""
+    left = [run for run in runs if states[run.name] != FINISHED]
+    remains = f"{len(left)} of {len(runs)} runs remain" if left else f"all {len(runs)} runs are finished"
+    return f"{remains}{_time_left(left, runs, states, ledger, jobs)}"
+
+
+def summary(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, jobs: int = 1) -> str:
+    """Return what remains, and a line for each stage: how many of its runs are in which state."""
     by_stage: dict[str, Counter[str]] = {}
     for run in runs:
         by_stage.setdefault(run.stage.name, Counter())[states[run.name]] += 1
@@ -150,20 +172,18 @@ def summary(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledge
         f"  {name.ljust(width)}  {', '.join(f'{counts[s]} {s}' for s in (FINISHED, CUT_OFF, TO_DO) if counts[s])}"
         for name, counts in by_stage.items()
     ]
-    left = [run for run in runs if states[run.name] != FINISHED]
-    remains = f"{len(left)} of {len(runs)} runs remain" if left else f"all {len(runs)} runs are finished"
-    return "\n".join([f"{remains}{_time_left(left, runs, states, ledger)}", *lines])
+    return "\n".join([remaining(runs, states, ledger, jobs), *lines])
 
 
 def _time_left(
-    left: Sequence[PlannedRun], runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger
+    left: Sequence[PlannedRun], runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, jobs: int
 ) -> str:
     if not left:
         return ""
     done = [run for run in runs if states[run.name] == FINISHED and ledger[run.name].seconds > 0]
     if not done:
         return "; how long they take is known after the first one (or by --plan)"
-    seconds = sum(expected_seconds(run, done, ledger) for run in left)
+    seconds = sum(expected_seconds(run, done, ledger) for run in left) / min(jobs, len(left))
     return f", about {told_seconds(seconds)} by the {len(done)} that are finished"
 
 

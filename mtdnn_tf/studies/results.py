@@ -138,11 +138,15 @@ def results_json(
         "command": command,
         "remaining": [name for name, state in states.items() if state != FINISHED],
         "runs": [result.as_json(folder, data, versions[result.run.name]) for result in results],
-        "summary": [
-            {"arm": arm, "task": task, "x": x, **asdict(summary)}
-            for (arm, task, x), summary in summaries(results).items()
-        ],
+        "summary": summaries_json(results),
     }
+
+
+def summaries_json(results: Iterable[Result]) -> list[dict[str, object]]:
+    """Return the summaries as plain values."""
+    return [
+        {"arm": arm, "task": task, "x": x, **asdict(summary)} for (arm, task, x), summary in summaries(results).items()
+    ]
 
 
 def arms_in_words(study: Study, results: Iterable[Result]) -> list[tuple[str, ...]]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtdnn_tf.config import dump_config
-from mtdnn_tf.errors import Interrupted, UserError
+from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import header
 from mtdnn_tf.studies.planned import PlannedRun
+from mtdnn_tf.studies.processes import Processes, take_share_of_cpus
 from mtdnn_tf.studies.progress import (
     CUT_OFF,
     FINISHED,
     Ledger,
     fingerprint,
+    is_scored,
     is_trained,
     refuse_other_start,
-    scores_file,
+    remaining,
     states_of,
     summary,
 )
@@ -32,50 +33,8 @@ Runner = Callable[[Sequence[str]], None]
 """Runs `python -m` with these words; raises `UserError` where that fails."""
 
 KEEP = ("all", "best", "results")
+OUTPUT = "output.txt"  # what a run says, where several are trained at once
 _LOOK_EVERY = 0.1  # seconds
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def run_child(words: Sequence[str]) -> None:
-    """Run `python -m` with these words, in the foreground; signals are passed on, so that it can save where it stands.
-
-    Raises:
-        UserError: it failed; it has said why itself.
-        Interrupted: a signal stopped it.
-    """
-    received: list[int] = []
-    handlers = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
-    try:
-        # A session of its own: Ctrl-C reaches it from here, once.
-        process = subprocess.Popen([sys.executable, "-m", *words], stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            status, asked = _wait(process, received)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if asked is not None:
-        raise Interrupted(signal.Signals(asked), "stopped; the same command goes on")
-    if status:
-        said = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-        raise UserError(
-            f"python -m {' '.join(words)}: ended with {said}; what is finished is kept, the same command goes on"
-        )
-
-
-def _wait(process: subprocess.Popen[bytes], received: list[int]) -> tuple[int, int | None]:
-    """Wait for a process; return its status, and the first signal that was passed on to it."""
-    asked = None
-    while (status := process.poll()) is None:
-        if received:
-            number = received.pop(0)
-            process.send_signal(number)
-            asked = asked or number
-        time.sleep(_LOOK_EVERY)
-    return status, asked or (received[0] if received else None)
 
 
 def run_all(
@@ -85,9 +44,10 @@ def run_all(
     split: str = "dev",
     keep: str = "all",
     wanted: Sequence[PlannedRun] | None = None,
-    runner: Runner = run_child,
+    jobs: int = 1,
+    runner: Runner | None = None,
 ) -> dict[str, str]:
-    """Train the runs that are not finished, one after the other; finished ones are not touched.
+    """Train the runs that are not finished; finished ones are not touched.
 
     Args:
         runs: of `plan_runs`, all of the study or recipe.
@@ -96,31 +56,84 @@ def run_all(
         keep: of finished runs: `all`; `best`, no checkpoints to go on from; `results`, no weights either, but those that other
             runs start from.
         wanted: the runs to train now, with those that they build on; None: all.
-        runner: how commands are run.
+        jobs: how many are trained at once, each on its share of the CPUs; of more than one, each run's output is in its `output.txt`.
+        runner: how commands are run; None: in processes of their own.
 
     Returns:
         The state of every run by name.
 
     Raises:
-        UserError: a run of another configuration is in the way (before anything is trained), or a run failed.
-        Interrupted: a signal came; the run at work has saved where it stands.
+        UserError: a run of another configuration is in the way (before anything is trained), or a run failed; others that are at
+            work have saved where they stand.
+        Interrupted: a signal came; the runs at work have saved where they stand.
     """
     ledger = Ledger(root)
     states = states_of(runs, ledger, split)
     chosen = with_ancestors(runs, runs if wanted is None else wanted)
-    print(summary(chosen, states, ledger), flush=True)
+    print(summary(chosen, states, ledger, jobs), flush=True)
     parents = {run.parent.name for run in runs if run.parent}
-    for number, run in enumerate(chosen, 1):
-        if states[run.name] == FINISHED:
-            refuse_other_start(run, states, ledger)  # the run before may have been trained again just now
-            continue
-        goes_on = ", goes on" if states[run.name] == CUT_OFF else ""
-        print(f"\n== run {number} of {len(chosen)}: {run.name}{goes_on}", flush=True)
-        is_parent = run.name in parents
-        _train(run, ledger, split, runner, is_parent)
-        states |= {run.name: FINISHED}
-        _clear(run, keep, is_parent)
+    with Processes() as processes:
+        work = _Work(ledger, states, split, keep, parents, {run.name: n for n, run in enumerate(chosen, 1)})
+        if jobs == 1:
+            for run in chosen:
+                work.one(run, runner or processes.run)
+        else:
+            _several_at_once(work, chosen, jobs, processes)
     return states
+
+
+@dataclass
+class _Work:
+    ledger: Ledger
+    states: dict[str, str]
+    split: str
+    keep: str
+    parents: set[str]
+    numbers: Mapping[str, int]  # of the chosen runs, from 1
+
+    def one(self, run: PlannedRun, runner: Runner) -> None:
+        """Train a run, if it is not finished."""
+        if self.states[run.name] == FINISHED:
+            refuse_other_start(run, self.states, self.ledger)  # the run before may have been trained again just now
+            return
+        goes_on = ", goes on" if self.states[run.name] == CUT_OFF else ""
+        print(f"\n== run {self.numbers[run.name]} of {len(self.numbers)}: {run.name}{goes_on}", flush=True)
+        is_parent = run.name in self.parents
+        _train(run, self.ledger, self.split, runner, is_parent)
+        self.states[run.name] = FINISHED
+        _clear(run, self.keep, is_parent)
+
+
+def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, processes: Processes) -> None:
+    """Train runs as soon as a share of the CPUs is free and what they start from is finished."""
+    waiting, at_work = list(chosen), dict[Future[None], PlannedRun]()
+    shares = iter(range(jobs))
+    lock = threading.Lock()
+
+    def take_share() -> None:
+        with lock:
+            take_share_of_cpus(next(shares), jobs)
+
+    def train(run: PlannedRun) -> None:
+        work.one(run, lambda words: processes.run(words, run.directory / OUTPUT))
+
+    failed: BaseException | None = None
+    with ThreadPoolExecutor(jobs, initializer=take_share) as pool:
+        while at_work or (waiting and not failed):
+            ready = [run for run in waiting if run.parent is None or work.states[run.parent.name] == FINISHED]
+            for run in ready[: 0 if failed else jobs - len(at_work)]:
+                waiting.remove(run)
+                at_work[pool.submit(train, run)] = run
+            for future in wait(at_work, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED).done:
+                run = at_work.pop(future)
+                if error := future.exception():
+                    failed = failed or error
+                    processes.stop()
+                else:
+                    left = remaining(chosen, work.states, work.ledger, jobs)
+                    print(f"== finished: {run.name}; {left}", flush=True)
+    if failed:
+        raise failed
 
 
 def with_ancestors(runs: Sequence[PlannedRun], wanted: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -141,8 +154,9 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
     try:
         if not is_trained(run, is_parent):
             runner(run.command)
-        if run.stage.options.scored and split != "dev" and not (run.directory / scores_file(split)).is_file():
-            runner(["mtdnn_tf.evaluate", f"--model_dir={run.directory}", f"--split={split}"])
+        if not is_scored(run, split):
+            attention = ["--task_attention"] if run.stage.options.task_attention else []
+            runner(["mtdnn_tf.evaluate", f"--model_dir={run.directory}", f"--split={split}", *attention])
     except UserError as error:
         raise UserError(f"{run.stage.where}: {run.name}: {error}") from error
     finally:

@@ -56,6 +56,7 @@ class StageOptions:
     title: str = ""
     scored: bool = True  # false: only other arms start from it
     seed: Seed | None = None  # one run for all seeds
+    task_attention: bool = False  # a heat map of it (model.sharing: layerwise_explicit)
 
 
 @dataclass(frozen=True)

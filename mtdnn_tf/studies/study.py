@@ -61,6 +61,9 @@ class StudyOptions:
     about: str = ""
     notes: tuple[Name, ...] = ()  # what a reader has to know beside the numbers
     split: Annotated[str, one_of("dev", "test")] = "dev"
+    without_train_rows: bool = (
+        False  # a second table, without rows of the split that any run trained on or chose its epoch by
+    )
     resample: bool = False  # each seed draws the examples that `max_examples` leaves anew
     points: Axis | None = None
     compare: tuple[Names, ...] = ()  # pairs of arms; none: every arm with the first

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mtdnn_tf.config import config_hash
-from mtdnn_tf.evaluation.charts import Series, dot_chart, line_chart
+from mtdnn_tf.evaluation.charts import Series, attention_map, dot_chart, line_chart
 from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.provenance import read_header, source_hashes
 from mtdnn_tf.studies.comparisons import Comparison
+from mtdnn_tf.studies.progress import attention_file
 from mtdnn_tf.studies.results import Result, Summary, arms_in_words, summaries
 from mtdnn_tf.studies.study import Study
+from mtdnn_tf.studies.unseen import Unseen
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 _MISSING = "-"
+_PUBLISHED = "published: "
+_UNSEEN = "without the rows whose texts are among the training or development rows of any task"
 
 
-def markdown(study: Study, results: Sequence[Result], comparisons: Sequence[Comparison]) -> str:
+def markdown(study: Study, results: Sequence[Result], unseen: Unseen | None, comparisons: Sequence[Comparison]) -> str:
     """Return the tables of scores, differences and budget as Markdown."""
     parts = [f"# {study.options.title}", study.options.about, f"Budget: {study.options.budget}."]
-    for title, head, rows in [*score_tables(study, results), *difference_tables(study, comparisons)]:
+    for title, head, rows in [*_all_score_tables(study, results, unseen), *difference_tables(study, comparisons)]:
         lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
         parts += [f"{title}:", "\n".join(lines)]
     parts.append("\n".join(f"- {note}" for note in _notes(study)))
@@ -36,6 +41,7 @@ def _line(cells: Iterable[str]) -> str:
 def html_page(
     study: Study,
     results: Sequence[Result],
+    unseen: Unseen | None,
     comparisons: Sequence[Comparison],
     remaining: Sequence[str],
     command: str,
@@ -48,9 +54,10 @@ def html_page(
         f"<p>{text_of(options.about)}</p>" if options.about else "",
         f'<p class="note">Budget: {text_of(options.budget)}. Scored on {options.split}.{missing}</p>',
         "<h2>Scores</h2>",
-        *(_section(*found) for found in score_tables(study, results)),
+        *(_section(*found) for found in _all_score_tables(study, results, unseen)),
         _list(_notes(study)),
         *_score_charts(study, results),
+        *_heat_maps(study, results),
         "<h2>Differences</h2>",
         *(_section(*found) for found in difference_tables(study, comparisons)),
         _list(_HOW_TO_READ),
@@ -92,6 +99,20 @@ def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return f"<h3>{text_of(title)}</h3>{table(head, rows)}"
 
 
+def _all_score_tables(study: Study, results: Sequence[Result], unseen: Unseen | None) -> list[Table]:
+    """Return `score_tables`, and the same without rows that were trained on."""
+    tables = score_tables(study, results)
+    if unseen is None:
+        return tables
+    for title, head, rows in score_tables(study, unseen.results):
+        own = [row for row in rows if not row[0].startswith(_PUBLISHED)]
+        if not study.points:
+            counts = [unseen.left_out[task] for task in study.options.tasks if task in unseen.left_out]
+            own.append(["rows left out", *map(str, counts), str(sum(counts)), _MISSING])
+        tables.append((f"{title}, {_UNSEEN}", head, own))
+    return tables
+
+
 def score_tables(study: Study, results: Sequence[Result]) -> list[Table]:
     """Return the table of arms by tasks; with points, a table of arms by points for each task."""
     cells = summaries(results)
@@ -114,7 +135,7 @@ def score_tables(study: Study, results: Sequence[Result]) -> list[Table]:
         known = [scores[task][0] for task in tasks if task in scores]
         mean = f"{np.mean(known):.2f}" if known and len(known) == len(tasks) else _MISSING
         shown = [f"{scores[task][0]:g}" if task in scores else _MISSING for task in tasks]
-        rows.append([f"published: {name}", *shown, mean, _MISSING])
+        rows.append([f"{_PUBLISHED}{name}", *shown, mean, _MISSING])
     return [("Arms and tasks", head, rows)]
 
 
@@ -135,7 +156,7 @@ def _rows_by_point(study: Study, task: str, cells: Mapping[tuple[str, str, float
     published = study.options.published
     for name, scores in published.scores.items() if published else ():
         if task in scores:
-            rows.append([f"published: {name}", *(f"{value:g}" for value in scores[task])])
+            rows.append([f"{_PUBLISHED}{name}", *(f"{value:g}" for value in scores[task])])
     return rows
 
 
@@ -199,6 +220,20 @@ def _score_charts(study: Study, results: Sequence[Result]) -> list[str]:
         ordered, reach = ({n: [line[i] for i in order[n]] for n, line in part.items()} for part in (lines, bars))
         charts.append(line_chart(f"{task}, percent", ordered, x_label=axis.x, log_x=axis.log, bars=reach))
     return charts
+
+
+def _heat_maps(study: Study, results: Sequence[Result]) -> list[str]:
+    """Draw how much task tokens attend to each other, the mean over the seeds of each arm that was asked for it."""
+    maps = []
+    for arm in study.arms:
+        runs = list({r.run.name: r.run for r in results if r.arm == arm.name}.values())
+        files = [run.directory / attention_file(study.options.split) for run in runs]
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+        if arm.options.task_attention and found:
+            title = f"Task attention, {arm.title}, {study.options.split} texts"
+            shares = np.mean([content["attention"] for content in found], axis=0)
+            maps += [f"<h2>{text_of(title)}</h2>", attention_map(title, found[0]["tasks"], shares)]
+    return maps
 
 
 def _training_curves(study: Study, results: Sequence[Result]) -> list[str]:

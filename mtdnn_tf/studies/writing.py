@@ -10,9 +10,10 @@ from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.studies.comparisons import compare
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED
-from mtdnn_tf.studies.results import collect, results_json
+from mtdnn_tf.studies.results import collect, results_json, summaries_json
 from mtdnn_tf.studies.study import Study
 from mtdnn_tf.studies.study_report import html_page, markdown
+from mtdnn_tf.studies.unseen import without_train_rows
 
 
 def write_study(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, str], folder: Path, command: str) -> str:
@@ -28,9 +29,12 @@ def write_study(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, s
     comparisons = compare(study, results)
     content = results_json(study, results, states, folder, command)
     content["comparisons"] = [comparison.as_json() for comparison in comparisons]
-    tables = markdown(study, results, comparisons)
+    unseen = without_train_rows(study, results) if study.options.without_train_rows else None
+    if unseen:
+        content["without_train_rows"] = {"left_out": unseen.left_out, "summary": summaries_json(unseen.results)}
+    tables = markdown(study, results, unseen, comparisons)
     remaining = [name for name, state in states.items() if state != FINISHED]
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1) + "\n")
-    write_text_atomically(folder / "report.html", html_page(study, results, comparisons, remaining, command))
+    write_text_atomically(folder / "report.html", html_page(study, results, unseen, comparisons, remaining, command))
     write_text_atomically(folder / "table.md", tables)
     return tables

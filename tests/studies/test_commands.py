@@ -64,10 +64,11 @@ def test_a_terminated_recipe_saves_where_it_stands_and_goes_on(tmp_path):
     assert (tmp_path / "runs" / "tuned" / "mood" / "scores.json").is_file()
 
 
-def test_a_study_is_scored_on_the_split_that_it_names(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_is_scored_on_the_split_that_it_names(tmp_path, jobs):
     write_experiment(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
-    process = _start(tmp_path, "compare", "--config=study.yaml")
+    process = _start(tmp_path, "compare", "--config=study.yaml", f"--jobs={jobs}")
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
     results = json.loads((tmp_path / "runs" / "study" / "results.json").read_text())
@@ -76,3 +77,5 @@ def test_a_study_is_scored_on_the_split_that_it_names(tmp_path):
         scores = json.loads((tmp_path / "runs" / "study" / row["run"] / "scores_test.json").read_text())
         assert row["metrics"] == scores["tasks"]["mood"]
     assert results["comparisons"][0]["bootstrap"] is not None
+    said = [path for path in (tmp_path / "runs").rglob("output.txt") if "scores:" in path.read_text()]
+    assert len(said) == (2 if jobs == 2 else 0)

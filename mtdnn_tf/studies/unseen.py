@@ -1,0 +1,76 @@
+"""Scores without the rows that any task was trained on: the same rows left out of every run, whatever it saw itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.metrics import METRICS, Predictions
+from mtdnn_tf.studies.comparisons import read_predictions
+from mtdnn_tf.studies.results import Result
+from mtdnn_tf.studies.study import Study
+from mtdnn_tf.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from mtdnn_tf.data.overlaps import Fingerprints
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What is left of a study's results, and how many rows of each task are left out."""
+
+    results: tuple[
+        Result, ...
+    ]  # with scores of the rows left; none for answers not kept, and tasks of which no row is left
+    left_out: dict[str, int]
+
+
+def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
+    """Score again what runs have answered, without the rows whose texts are among the training rows of any task of any run.
+
+    Of a test split, rows are also left out that are among the development rows: epochs were chosen by them. Of a ranking query none of
+    the candidates is left where one of them was seen. Texts are compared as in `mtdnn_tf.data.overlaps`.
+
+    Raises:
+        UserError: answers and rows of a split are not of one number.
+    """
+    from mtdnn_tf.data.overlaps import seen_rows  # which imports TensorFlow
+
+    split = study.options.split
+    specs = {spec.name: spec for result in results for spec in result.run.specs}
+    trained = [_of(spec, before) for spec in specs.values() for before in _before(spec, split)]
+    seen = {task: seen_rows(_of(specs[task], split), trained) for task in dict.fromkeys(r.task for r in results)}
+    found, left_out = [], {}
+    for result in results:
+        answers = read_predictions(result, split)
+        if answers is not None:
+            kept = _kept(answers, seen[result.task], result)
+            left_out[result.task] = len(answers.labels) - len(kept.labels)
+            if len(kept.labels):
+                found.append(replace(result, score=METRICS[result.main_metric](kept)))
+    return Unseen(tuple(found), left_out)
+
+
+def _before(spec: TaskSpec, split: str) -> list[str]:
+    before = ("train", "dev") if split == "test" else ("train",)
+    return [name for name in before if name in spec.sources]
+
+
+def _of(spec: TaskSpec, split: str) -> Fingerprints:
+    from mtdnn_tf.data.overlaps import fingerprints
+    from mtdnn_tf.data.sources import read_examples
+
+    return fingerprints(read_examples(spec, split))
+
+
+def _kept(answers: Predictions, seen: np.ndarray, result: Result) -> Predictions:
+    if len(seen) != len(answers.labels):
+        raise UserError(
+            f"{result.run.directory}: holds {len(answers.labels)} answers for {result.task}, whose file now has {len(seen)} rows; "
+            "put the file back, or remove the run's directory, so that it is made again"
+        )
+    return answers.without(seen)

@@ -1,0 +1,107 @@
+"""Child processes of a plan: their output, failures, signals, and the CPUs that several share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mtdnn_tf.errors import Interrupted, UserError
+from mtdnn_tf.studies.processes import Processes, take_share_of_cpus
+
+PATIENT = """
+import pathlib, signal, sys, time
+def leave(number, frame):
+    print("saved", flush=True)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A folder whose modules `python -m` finds."""
+    (tmp_path / "patient.py").write_text(PATIENT)
+    (tmp_path / "failing.py").write_text("import sys\nprint('one')\nsys.exit('the reason')\n")
+    (tmp_path / "cpus.py").write_text("import os\nprint(sorted(os.sched_getaffinity(0)))\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _wait_for(*paths):
+    until = time.monotonic() + 30
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_failure_is_told_with_the_last_line_of_its_output(modules):
+    output = modules / "output.txt"
+    output.write_text("before\n")
+    with Processes() as processes, pytest.raises(UserError, match=r"-m failing: ended with status 1: the reason; what"):
+        processes.run(["failing"], output)
+    assert output.read_text().splitlines()[0] == "before"
+    assert sorted(output.read_text().splitlines()[1:]) == ["one", "the reason"]
+
+
+def test_without_a_file_the_output_goes_where_ours_goes(modules, capfd):
+    with Processes() as processes, pytest.raises(UserError, match="ended with status 1; what"):
+        processes.run(["failing"])
+    assert capfd.readouterr().out == "one\n"
+
+
+def test_a_signal_reaches_all_and_the_handlers_come_back(modules):
+    before = signal.getsignal(signal.SIGTERM)
+    started = [modules / name for name in "ab"]
+    with Processes() as processes, ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(processes.run, ["patient", str(path)], path.with_suffix(".txt")) for path in started]
+        _wait_for(*started)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for run in runs:
+            with pytest.raises(Interrupted) as stop:
+                run.result(timeout=30)
+            assert stop.value.exit_status == 143
+        with pytest.raises(Interrupted):
+            processes.run(["patient", str(modules / "never")])
+    assert [path.with_suffix(".txt").read_text() for path in started] == ["saved\n"] * 2
+    assert not (modules / "never").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_stopping_asks_those_that_run_and_starts_no_more(modules):
+    with Processes() as processes, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(processes.run, ["patient", str(modules / "a")], modules / "a.txt")
+        _wait_for(modules / "a")
+        processes.stop()
+        with pytest.raises(Interrupted, match="the same command goes on"):
+            run.result(timeout=30)
+        with pytest.raises(Interrupted):
+            processes.run(["patient", str(modules / "never")])
+    assert (modules / "a.txt").read_text() == "saved\n"
+    assert not (modules / "never").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system keeps no process to some CPUs")
+def test_several_share_the_cpus_out(modules):
+    cpus = sorted(os.sched_getaffinity(0))
+    shares = min(2, len(cpus))
+
+    def share(number):
+        take_share_of_cpus(number, shares)
+        with (modules / f"{number}.txt").open("w"):
+            processes.run(["cpus"], modules / f"{number}.txt")
+        return [int(cpu) for cpu in (modules / f"{number}.txt").read_text().strip("[]\n").split(",")]
+
+    with Processes() as processes:
+        found = []
+        for number in range(shares):
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(share, number).result())
+    assert sorted(cpu for own in found for cpu in own) == cpus
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    assert sorted(os.sched_getaffinity(0)) == cpus

@@ -1,0 +1,102 @@
+"""Several runs at once: what waits for what, how many, and what a failure does to the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from mtdnn_tf.errors import Interrupted, UserError
+from mtdnn_tf.studies import running
+from mtdnn_tf.studies.planned import plan_runs
+from mtdnn_tf.studies.processes import Processes
+from mtdnn_tf.studies.progress import FINISHED
+from mtdnn_tf.studies.running import run_all
+from mtdnn_tf.studies.stages import read_body, read_stages
+from tests.small import write_experiment
+
+RECIPE = """
+config: small.yaml
+stages:
+  together: {tasks: [mood, pick]}
+  other: {tasks: [mood]}
+  kept: {init_from: together, heads: kept, each_task: true, tasks: [mood, pick]}
+  last: {init_from: kept, heads: kept, each_task: true, tasks: [mood]}
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    write_experiment(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return plan_runs(read_stages(read_body(tmp_path / "recipe.yaml"), "stages"), tmp_path / "runs")
+
+
+class _Trainer:
+    """In the place of training: notes who was at work with whom, and who was finished before."""
+
+    def __init__(self, seconds=0.02, failing=()):
+        self.seconds, self.failing = seconds, failing
+        self.at_work, self.most, self.finished, self.before = set(), 0, [], {}
+        self.lock = threading.Lock()
+
+    def __call__(self, run, ledger, split, runner, is_parent):
+        with self.lock:
+            self.at_work.add(run.name)
+            self.most = max(self.most, len(self.at_work))
+            self.before[run.name] = list(self.finished)
+        time.sleep(self.seconds)
+        if run.name in self.failing:
+            raise UserError(f"{run.name} failed")
+        runner(["a_module"])
+        with self.lock:
+            self.at_work.remove(run.name)
+            self.finished.append(run.name)
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    found = _Trainer()
+    monkeypatch.setattr(running, "_train", found)
+    monkeypatch.setattr(Processes, "run", lambda self, words, output=None: None)
+    return found
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_so_many_are_at_work_and_none_before_what_it_starts_from(runs, trainer, tmp_path, jobs):
+    states = run_all(runs, tmp_path / "runs", jobs=jobs)
+    assert set(states.values()) == {FINISHED}
+    assert sorted(trainer.finished) == sorted(run.name for run in runs)
+    assert trainer.most == 2 if jobs == 2 else 2 <= trainer.most <= 3
+    for run in runs:
+        assert run.parent is None or run.parent.name in trainer.before[run.name]
+
+
+def test_runs_say_into_their_own_folders(runs, trainer, monkeypatch, tmp_path):
+    outputs = []
+    monkeypatch.setattr(Processes, "run", lambda self, words, output=None: outputs.append(output))
+    run_all(runs, tmp_path / "runs", jobs=2)
+    assert sorted(outputs) == sorted(run.directory / "output.txt" for run in runs)
+
+
+def test_a_failure_stops_the_others_and_is_what_is_told(runs, trainer, monkeypatch, tmp_path):
+    trainer.failing = ("together",)
+    stopped = threading.Event()
+
+    def run(self, words, output=None):
+        if stopped.wait(timeout=10):
+            raise Interrupted(15, "stopped")
+
+    monkeypatch.setattr(Processes, "run", run)
+    monkeypatch.setattr(Processes, "stop", lambda self: stopped.set())
+    with pytest.raises(UserError, match="together failed"):
+        run_all(runs, tmp_path / "runs", jobs=2)
+    assert trainer.finished == []
+    assert set(trainer.before) == {"together", "other"}
+
+
+def test_one_after_the_other_is_the_rule(runs, trainer, tmp_path):
+    run_all(runs, tmp_path / "runs")
+    assert trainer.most == 1
+    assert trainer.finished == [run.name for run in runs]

@@ -1,0 +1,123 @@
+"""A study scored on a test split: rows that were trained on are left out of a second table; task attention is a heat map."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.studies.progress import CUT_OFF, FINISHED, Ledger, states_of
+from mtdnn_tf.studies.results import collect
+from mtdnn_tf.studies.running import run_all
+from mtdnn_tf.studies.study import read_study
+from mtdnn_tf.studies.unseen import without_train_rows
+from mtdnn_tf.studies.writing import write_study
+from tests.small import write_experiment
+from tests.studies.in_process import run_here
+
+STUDY = """
+title: Rows seen before
+budget: one epoch
+config: small.yaml
+set:
+  model: {sharing: layerwise_explicit}
+  training: {epochs: 1}
+  tasks: {mood: {test: mood_test.tsv}, pick: {test: pick_test.tsv}}
+split: test
+without_train_rows: true
+tasks: {mood: {}, pick: {}}
+keep: results
+arms:
+  together: {tasks: [mood, pick], task_attention: true}
+published: {source: nowhere, scores: {paper: {mood: [80.0], pick: [70.5]}}}
+"""
+MOOD = "text\tlabel\nA  good day\tpositive\nnew words\tnegative\nwhat now\tpositive\nmore words\tnegative\n"  # the first is trained on
+PICK = "question\tanswer\tlabel\nwho?\tthe baker\t1\nwho?\tnobody\t0\nwhere?\tthere\t0\nwhere?\there\t1\n"  # the first candidate, too
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unseen")
+    write_experiment(folder)
+    (folder / "mood_test.tsv").write_text(MOOD, encoding="utf-8")
+    (folder / "pick_test.tsv").write_text(PICK, encoding="utf-8")
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    study = read_study(folder / "study.yaml")
+    runs = study.plan(folder / "output")
+    commands = []
+    run_all(
+        runs, folder / "output" / "runs", split="test", keep="results",
+        runner=lambda words: commands.append(words) or run_here(words),
+    )  # fmt: skip
+    states = states_of(runs, Ledger(folder / "output" / "runs"), "test")
+    return study, runs, states, folder / "output", commands
+
+
+def _answers(run, task):
+    head, *rows = (
+        line.split("\t") for line in (run.directory / "predictions" / f"{task}_test.tsv").read_text().splitlines()
+    )
+    return {name: [row[place] for row in rows] for place, name in enumerate(head)}
+
+
+def test_the_split_and_the_attention_are_asked_for_in_one_go(done):
+    _, _, states, _, commands = done
+    assert [words[0] for words in commands] == ["mtdnn_tf.train", "mtdnn_tf.evaluate"]
+    assert commands[1][2:] == ["--split=test", "--task_attention"]
+    assert states == {"together": FINISHED}
+
+
+def test_seen_rows_are_left_out_and_queries_go_as_a_whole(done):
+    study, [run], states, _, _ = done
+    results = collect(study, [run], states)
+    unseen = without_train_rows(study, results)
+    found = unseen.results
+    assert unseen.left_out == {"mood": 1, "pick": 2}
+    scores = {result.task: result.score for result in found}
+    mood = _answers(run, "mood")
+    right = [said == gold for said, gold in zip(mood["label"], mood["gold"], strict=True)]
+    assert scores["mood"] == pytest.approx(np.mean(right[1:]))
+    relevance = [float(value) for value in _answers(run, "pick")["relevance"]]
+    assert scores["pick"] == pytest.approx(1.0 if relevance[3] > relevance[2] else 0.5)
+    assert [result.task for result in results] == [result.task for result in found]
+
+
+def test_the_report_has_both_tables_and_the_heat_map(done):
+    study, runs, states, folder, _ = done
+    tables = write_study(study, runs, states, folder, "command")
+    second = tables.split("without the rows")[1]
+    assert "| rows left out | 1 | 2 | 3 | - |" in second
+    assert "published: paper" in tables.split("without the rows")[0]
+    assert "published: paper" not in second
+    page = (folder / "report.html").read_text()
+    assert "Task attention, together, test texts" in page
+    attention = json.loads((runs[0].directory / "task_attention_test.json").read_text())
+    assert f"{100 * attention['attention'][0][1]:.1f}" in page
+    written = json.loads((folder / "results.json").read_text())["without_train_rows"]
+    assert written["left_out"] == {"mood": 1, "pick": 2}
+    assert [row["task"] for row in written["summary"]] == ["mood", "pick"]
+
+
+def test_other_rows_than_were_answered_are_refused(done):
+    study, [run], states, _, _ = done
+    path = run.directory / "predictions" / "mood_test.tsv"
+    whole = path.read_text()
+    try:
+        path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+        with pytest.raises(UserError, match="holds 3 answers for mood, whose file now has 4 rows"):
+            without_train_rows(study, collect(study, [run], states))
+    finally:
+        path.write_text(whole)
+
+
+def test_a_run_without_its_attention_is_not_finished(done):
+    _, runs, _, folder, _ = done
+    path = runs[0].directory / "task_attention_test.json"
+    content = path.read_text()
+    try:
+        path.unlink()
+        assert states_of(runs, Ledger(folder / "runs"), "test") == {"together": CUT_OFF}
+    finally:
+        path.write_text(content)
