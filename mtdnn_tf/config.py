@@ -214,6 +214,7 @@ class ExportConfig:
 
     kind: Annotated[str, one_of("text", "ids")] = "text"
     weights: Annotated[str, one_of("float32", "bfloat16", "int8")] = "float32"  # as the encoder's are stored
+    freeze: bool = False  # the encoder's kernels as constants of the graph
     output_dir: str = ""  # empty: served/<name of the run directory>
 
 

@@ -1,4 +1,4 @@
-"""Writes a run as a SavedModel: `python -m mtdnn_tf.export --model_dir=DIR --output_dir=DIR --kind=text|ids --weights=float32 --check`."""
+"""Writes a run as a SavedModel: `python -m mtdnn_tf.export --model_dir=DIR --output_dir=DIR --kind=text|ids --check`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ _WEIGHTS = flags.DEFINE_enum(
     ["float32", "bfloat16", "int8"],
     "How the encoder is stored: bfloat16 is half the size, and fast on CPUs that compute in it; int8 a quarter, for size alone. "
     "Default: export.weights.",
+)
+_FREEZE = flags.DEFINE_bool(
+    "freeze",
+    None,
+    "Whether the encoder's kernels are constants of the graph: single short texts are answered sooner, each signature in use takes "
+    "more memory. Default: export.freeze.",
 )
 _CHECK = flags.DEFINE_bool(
     "check",
@@ -39,8 +45,9 @@ def main() -> None:
     kind = _KIND.value or run.config.export.kind
     output_dir = _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}"
     weights = _WEIGHTS.value or run.config.export.weights
-    path = export_run(run, output_dir, kind, weights=weights, check=_CHECK.value)
-    print(f"SavedModel ({kind}, {weights}): {path}")
+    freeze = run.config.export.freeze if _FREEZE.value is None else _FREEZE.value
+    path = export_run(run, output_dir, kind, weights=weights, freeze=freeze, check=_CHECK.value)
+    print(f"SavedModel ({kind}, {weights}{', frozen' if freeze else ''}): {path}")
     print(f"fingerprint: {read_fingerprint(path)}   # the same for every export of this run by these versions")
     if _CHECK.value:
         print("checked: in a process of its own, every signature answers as the Keras model does")

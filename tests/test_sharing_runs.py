@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -12,10 +17,11 @@ from mtdnn_tf.cli import select_tasks
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.seen_rows import scores_without_train_rows
 from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
-from mtdnn_tf.experiment import run_experiment
+from mtdnn_tf.experiment import prepare_runtime, run_experiment
 from mtdnn_tf.modeling.model import first_tokens
+from mtdnn_tf.planning import make_plan
 from mtdnn_tf.training.checkpoints import load_model
-from tests.small import TINY_WORDS
+from tests.small import TINY, TINY_WORDS
 
 SHORT = ["training.epochs=1", "data.max_length=24"]
 
@@ -120,3 +126,95 @@ def test_an_implicit_run_moves_its_tasks_tokens_and_is_taken_over_by_name(experi
     assert {"encoder", "first_tokens/mood", "heads/mood"} == set(report.loaded)
     assert {"first_tokens/close", "heads/close"} <= set(report.new)
     np.testing.assert_array_equal(tokens_of(more)["mood"], learned)
+
+
+LAYERWISE = pytest.mark.parametrize("sharing", ["layerwise_implicit", "layerwise_explicit"])
+ENCODERS = pytest.mark.parametrize("encoder", [TINY, TINY_WORDS], ids=["bert", "words"])
+
+
+def _metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@LAYERWISE
+@ENCODERS
+def test_a_run_with_task_tokens_goes_on_in_the_middle_of_an_epoch_with_the_same_bits(
+    experiment, tmp_path, sharing, encoder
+):
+    overrides = (
+        f"model.sharing={sharing}", f'encoder.source="{encoder}"', "training.checkpoint_every=2", "training.keep_checkpoints=100",
+        "training.log_every=1", "runtime.deterministic=true",
+    )  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    first = run(experiment, whole, *overrides)
+    shutil.copytree(whole, cut)
+    for later in sorted((cut / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(later)
+    for name in ("best", "scores.json", "MODEL_CARD.md"):
+        path = cut / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    second = run(experiment, cut, *overrides)
+    for mine, theirs in zip(second.run.model.weights, first.run.model.weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs, err_msg=mine.path)
+    assert [line["losses"] for line in _metrics(cut) if line["event"] == "train"] == [
+        line["losses"] for line in _metrics(whole) if line["event"] == "train"
+    ]
+
+
+@pytest.mark.slow
+@LAYERWISE
+@ENCODERS
+def test_task_tokens_train_in_bfloat16_as_in_float32(experiment, tmp_path, sharing, encoder):
+    losses = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        overrides = (
+            f"model.sharing={sharing}", f'encoder.source="{encoder}"', f"runtime.precision={precision}", "training.log_every=1",
+            "encoder.dropout=0", "model.dropout=0",
+        )  # fmt: skip
+        source = [] if encoder == TINY else [f'encoder.source="{encoder},embedding_dropout=0"']
+        config = select_tasks(mtdnn.load_config(experiment, [*SHORT, *overrides, *source]), ["mood", "close"])
+        prepare_runtime(config)
+        try:
+            run_experiment(config, tmp_path / precision, verbose=0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        steps = [line for line in _metrics(tmp_path / precision) if line["event"] == "train"]
+        losses[precision] = [loss for step in steps for loss in step["losses"].values()]
+    np.testing.assert_allclose(losses["mixed_bfloat16"], losses["float32"], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.slow
+@LAYERWISE
+@ENCODERS
+def test_task_tokens_learn_the_same_on_two_devices(experiment, tmp_path, sharing, encoder):
+    """Each in a process of its own: devices are set up once."""
+    still = ("encoder.dropout=0", "model.dropout=0", "training.log_every=1", "runtime.encoder=reference")
+    source = encoder if encoder == TINY else f"{encoder},embedding_dropout=0"
+    settings = (*SHORT, *still, f"model.sharing={sharing}", f'encoder.source="{source}"')
+    losses = []
+    for devices, more in ((1, ()), (2, ("runtime.strategy=mirrored",))):
+        folder = tmp_path / str(devices)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.nine_tasks",
+            str(experiment),
+            str(folder),
+            str(devices),
+            *settings,
+            *more,
+        ]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[1], capture_output=True)
+        losses.append([line["losses"] for line in _metrics(folder) if line["event"] == "train"])
+    assert len(losses[0]) > 4
+    for ours, theirs in zip(*losses, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@LAYERWISE
+def test_a_run_with_task_tokens_can_be_planned(experiment, sharing):
+    config = select_tasks(mtdnn.load_config(experiment, [*SHORT, f"model.sharing={sharing}"]), ["mood", "close"])
+    plan = make_plan(config)
+    assert plan["minutes"] > 0
+    assert set(plan["tasks"]) == {"mood", "close"}

@@ -14,6 +14,7 @@ from mtdnn_tf.config import DataConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
+from mtdnn_tf.modeling.bert import BertEncoder
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.serving.check import check_saved_model
@@ -27,10 +28,20 @@ from mtdnn_tf.tasks import TaskSpec
 
 KINDS = ("ids", "text")
 CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
+_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
+_LARGEST_GRAPH = 2_000_000_000  # bytes; a protobuf ends at 2^31
 CardWriter = Callable[[Mapping[str, Any]], str]
 
 
-def export_run(run: Run, output_dir: str | Path, kind: str, *, weights: str = "float32", check: bool = False) -> Path:
+def export_run(
+    run: Run,
+    output_dir: str | Path,
+    kind: str,
+    *,
+    weights: str = "float32",
+    freeze: bool = False,
+    check: bool = False,
+) -> Path:
     """Export a finished run with its model card; return the version folder.
 
     Args:
@@ -38,6 +49,7 @@ def export_run(run: Run, output_dir: str | Path, kind: str, *, weights: str = "f
         output_dir: as in `export_saved_model`.
         kind: as in `export_saved_model`.
         weights: as in `export_saved_model`.
+        freeze: as in `export_saved_model`.
         check: as in `export_saved_model`.
 
     Raises:
@@ -50,6 +62,7 @@ def export_run(run: Run, output_dir: str | Path, kind: str, *, weights: str = "f
         output_dir,
         kind,
         weights=weights,
+        freeze=freeze,
         max_length=run.config.data.max_length,
         buckets=run.config.data.buckets,
         metadata={"configuration": config_hash(run.config), "run": run.model_dir.resolve().name},
@@ -66,6 +79,7 @@ def export_saved_model(
     kind: str = "text",
     *,
     weights: str = "float32",
+    freeze: bool = False,
     max_length: int = 128,
     buckets: Sequence[int] = DataConfig.buckets,
     metadata: Mapping[str, Any] | None = None,
@@ -82,6 +96,8 @@ def export_saved_model(
         kind: `text` takes strings (needs tensorflow-text's ops where it is loaded); `ids` takes token ids and loads anywhere.
         weights: how the encoder's kernels and embeddings are stored: `float32`; `bfloat16` halves them, and products are
             computed in it; `int8` quarters them, and is for size, not speed. Heads, inputs and outputs are as ever.
+        freeze: whether the encoder's kernels are constants of the graph instead of variables: single short texts are answered sooner,
+            and each signature in use takes their memory twice more.
         max_length: tokens; longer texts are cut as in training.
         buckets: lengths in tokens that warm-up requests have; those over `max_length` become that.
         metadata: further keys for the metadata that travel inside.
@@ -93,8 +109,8 @@ def export_saved_model(
         The version folder.
 
     Raises:
-        UserError: unknown kind or weights, more tokens than the encoder has positions, `output_dir` is a file, the disk is
-            full, or the check failed: nothing is published then.
+        UserError: unknown kind or weights, kernels too large for a graph, more tokens than the encoder has positions,
+            `output_dir` is a file, the disk is full, or the check failed: nothing is published then.
     """
     if kind not in KINDS:
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
@@ -107,8 +123,10 @@ def export_saved_model(
         )
     output_dir = Path(output_dir)
     refuse_file(output_dir, "--output_dir")
-    described = describe(tasks, encoder, kind, weights, max_length) | dict(metadata or {})
-    served = ServedModel(model, tasks, encoder.tokenizer, max_length, kind, weights)
+    if freeze:
+        _refuse_large(encoder, weights)
+    described = describe(tasks, encoder, kind, weights, max_length) | {"frozen": freeze} | dict(metadata or {})
+    served = ServedModel(model, tasks, encoder.tokenizer, max_length, kind, weights, freeze)
     signatures, methods = served.signatures(json.dumps(described))
     with new_version(output_dir) as (folder, publish):
         _save(served, signatures, folder)
@@ -117,12 +135,28 @@ def export_saved_model(
         requests = Warmup(signatures, methods, tasks, encoder.tokenizer, max_length, kind).write(folder, buckets)
         mark = fingerprint(folder)
         if model_card is not None:
-            facts = {"kind": kind, "weights": weights, "fingerprint": mark, "warm-up requests": requests}
+            facts = {
+                "kind": kind,
+                "weights": weights + (", frozen" if freeze else ""),
+                "fingerprint": mark,
+                "warm-up requests": requests,
+            }
             _write_card(folder, model_card, facts)
         write_fingerprint(folder, mark)
         if check:
             check_saved_model(folder, model, tasks, encoder.tokenizer, max_length, kind, weights)
         return publish()
+
+
+def _refuse_large(encoder: Encoder, weights: str) -> None:
+    """Refuse constants that saved_model.pb can't hold."""
+    layers = encoder.backbone.transformer_layers if isinstance(encoder.backbone, BertEncoder) else []
+    size = _BYTES[weights] * sum(layer.count_params() for layer in layers)
+    if size > _LARGEST_GRAPH:
+        raise UserError(
+            f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; leave --freeze out, or take "
+            "--weights=bfloat16"
+        )
 
 
 def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, weights: str, max_length: int) -> dict[str, Any]:
@@ -162,7 +196,8 @@ def _add_assets(folder: Path, described: Mapping[str, Any], encoder: Encoder) ->
 
 
 def _write_card(folder: Path, model_card: CardWriter, facts: Mapping[str, Any]) -> None:
-    weights = sum(path.stat().st_size for path in (folder / "variables").iterdir())
+    files = [folder / "saved_model.pb", *(folder / "variables").iterdir()]
+    weights = sum(path.stat().st_size for path in files[0 if "frozen" in facts["weights"] else 1 :])
     path = folder / CARD_FILE
     path.parent.mkdir(exist_ok=True)
     path.write_text(model_card({**facts, "bytes of weights": weights}), encoding="utf-8")

@@ -5,6 +5,9 @@ Query, key and value come from one product, with the scale of the scores folded 
 
 Products, softmax and activation are computed in the format of the weights; the residual stream and LayerNorm stay float32: with
 bfloat16 weights that halves the error and costs next to no time, as TensorFlow adds and multiplies float32 faster than bfloat16.
+
+Frozen kernels are constants of one function that all signatures call. TensorFlow's CPU kernels lay constants out for their products
+once, variables at every call, which with few tokens takes longer than the product. The price: every signature in use holds them anew.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ _ACTIVATIONS = {
 class ServedEncoder(tf.Module):
     """The weights of a `BertEncoder`, once, and its inference."""
 
-    def __init__(self, backbone: BertEncoder, weights: str = "float32") -> None:
-        """Copy the weights as they are now into one of `WEIGHT_FORMATS`."""
+    def __init__(self, backbone: BertEncoder, weights: str = "float32", frozen: bool = False) -> None:
+        """Copy the weights as they are now into one of `WEIGHT_FORMATS`; frozen: the kernels as constants."""
         super().__init__(name="encoder")
         stored = WEIGHT_FORMATS[weights]
         self._compute = stored.compute
@@ -50,11 +53,26 @@ class ServedEncoder(tf.Module):
         )
         self.norm = _Norm(backbone.embeddings_layer_norm)
         scale = (backbone.hidden_dim // backbone.num_heads) ** -0.5
-        self.layers = [_Layer(layer, scale, stored) for layer in backbone.transformer_layers]
-        self.pooler = _Dense(backbone.pooled_dense, stored=stored)
+        self.layers = [_Layer(layer, scale, stored, frozen) for layer in backbone.transformer_layers]
+        self.pooler = _Dense(backbone.pooled_dense, stored=stored, frozen=frozen)
+        # By the number of first tokens; hidden, as a tf.function in sight is traced anew when it is saved.
+        functions: dict[int, Any] | None = {} if frozen else None
+        self._functions = lambda: functions
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Return the encoder's outputs, float32; see `EncoderBackbone`."""
+        functions = self._functions()
+        if functions is None:
+            return self._outputs(inputs, first_tokens)
+        count = 0 if first_tokens is None else first_tokens.shape[1]
+        if count not in functions:
+            specs = [{name: tf.TensorSpec([None, None], tf.int32) for name in inputs}]
+            specs += [tf.TensorSpec([None, count, self.token.values.shape[1]])] if count else []
+            functions[count] = tf.function(self._outputs, autograph=False, input_signature=specs)
+        outputs: dict[str, tf.Tensor] = functions[count](dict(inputs), *([first_tokens] if count else []))
+        return outputs
+
+    def _outputs(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
         width = self.token.values.shape[1]
         total = self.token(inputs["token_ids"]) + self.segment(inputs["segment_ids"])
@@ -104,23 +122,27 @@ class KerasEncoder(tf.Module):
         return self._backbone().reference_pass(inputs, first_tokens, training=False)
 
 
-def served_encoder(backbone: EncoderBackbone, weights: str = "float32") -> ServedEncoder | KerasEncoder:
+def served_encoder(
+    backbone: EncoderBackbone, weights: str = "float32", frozen: bool = False
+) -> ServedEncoder | KerasEncoder:
     """Return what answers for an encoder in an exported model, on weights in one of `WEIGHT_FORMATS`.
 
     Raises:
-        UserError: the encoder is no BERT, and its weights should be stored in anything but float32.
+        UserError: the encoder is no BERT, and its weights should be frozen or stored in anything but float32.
     """
     if isinstance(backbone, BertEncoder):
-        return ServedEncoder(backbone, weights)
+        return ServedEncoder(backbone, weights, frozen)
     if weights != "float32":
         raise UserError(f"export.weights: of encoders on words only float32 can be exported; received {weights}")
+    if frozen:
+        raise UserError("export.freeze: encoders on words can't be frozen; received true")
     return KerasEncoder(backbone)
 
 
 class _Dense(tf.Module):
     """One product for dense layers of the same input, side by side."""
 
-    def __init__(self, *parts: Any, stored: WeightFormat, factors: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, *parts: Any, stored: WeightFormat, frozen: bool, factors: Sequence[float] = (1.0,)) -> None:
         """Take the layers, built, how to store them, and what each one's output is multiplied by."""
         super().__init__()
         pairs = list(zip(parts, map(np.float32, factors), strict=True))
@@ -130,7 +152,7 @@ class _Dense(tf.Module):
             factor * part.kernel.numpy().reshape(-1, len(bias))
             for (part, factor), bias in zip(pairs, biases, strict=True)
         ]
-        self.kernel = stored.kernel(np.concatenate(kernels, axis=1), stored.compute)
+        self.kernel = stored.kernel(np.concatenate(kernels, axis=1), stored.compute, frozen)
         self.bias = constant(np.concatenate(biases), stored.compute)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -149,15 +171,15 @@ class _Norm(tf.Module):
 
 
 class _Layer(tf.Module):
-    def __init__(self, layer: Any, scale: float, stored: WeightFormat) -> None:
+    def __init__(self, layer: Any, scale: float, stored: WeightFormat, frozen: bool) -> None:
         super().__init__()
         attention = layer._self_attention_layer
         inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
-        self.projections = _Dense(*inputs, stored=stored, factors=(scale, 1.0, 1.0))
-        self.output = _Dense(attention._output_dense, stored=stored)
+        self.projections = _Dense(*inputs, stored=stored, frozen=frozen, factors=(scale, 1.0, 1.0))
+        self.output = _Dense(attention._output_dense, stored=stored, frozen=frozen)
         self.attention_norm = _Norm(layer._self_attention_layer_norm)
-        self.inner = _Dense(layer._feedforward_intermediate_dense, stored=stored)
-        self.outer = _Dense(layer._feedforward_output_dense, stored=stored)
+        self.inner = _Dense(layer._feedforward_intermediate_dense, stored=stored, frozen=frozen)
+        self.outer = _Dense(layer._feedforward_output_dense, stored=stored, frozen=frozen)
         self.final_norm = _Norm(layer._feedforward_layer_norm)
 
 

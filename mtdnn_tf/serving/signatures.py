@@ -45,15 +45,16 @@ class ServedModel(tf.Module):
         max_length: int,
         kind: str,
         weights: str = "float32",
+        frozen: bool = False,
     ) -> None:
-        """Take a model of `build_model`, what its texts need, and how to store the encoder (see `WEIGHT_FORMATS`)."""
+        """Take a model of `build_model`, what its texts need, and how to store the encoder (see `ServedEncoder`)."""
         super().__init__(name="mtdnn")
         self._tasks = tuple(task for task in tasks if task.head_of is None)
         self._kind = kind
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
-        self.encoder = served_encoder(model.get_layer("encoder"), weights)
+        self.encoder = served_encoder(model.get_layer("encoder"), weights, frozen)
         self.first_tokens = [token.embedding.value for token in first_tokens(model)]
         views = head_views(model)
         # Where tasks part on top of the encoder, all heads see the same: one group.

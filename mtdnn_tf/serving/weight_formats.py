@@ -11,31 +11,45 @@ import tensorflow as tf
 _LARGEST = 127  # of int8, on either side of zero
 
 
+class Matrix(tf.Module):
+    """What a kernel multiplies with: a variable, or, frozen, a constant of each graph that it is read in."""
+
+    def __init__(self, values: np.ndarray, dtype: tf.DType, frozen: bool) -> None:
+        """Round the values to the format, once and for all."""
+        super().__init__()
+        self._array = tf.cast(values, dtype).numpy() if frozen else None
+        self._variable = None if frozen else constant(values, dtype)
+
+    def read(self) -> tf.Variable | tf.Tensor:
+        """Return the values; in a graph, a frozen matrix is a node of its own at every call."""
+        return self._variable if self._array is None else tf.constant(self._array)
+
+
 class FloatKernel(tf.Module):
     """A matrix `[inputs, outputs]` in the floating-point format that products with it are computed in."""
 
-    def __init__(self, values: np.ndarray, dtype: tf.DType) -> None:
+    def __init__(self, values: np.ndarray, dtype: tf.DType, frozen: bool = False) -> None:
         """Round the values to the format, once and for all."""
         super().__init__()
-        self.values = constant(values, dtype)
+        self.values = Matrix(values, dtype, frozen)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return `[rows, outputs]` of `[rows, inputs]`, both of the kernel's dtype."""
-        return tf.matmul(x, self.values)
+        return tf.matmul(x, self.values.read())
 
 
 class Int8Kernel(tf.Module):
     """A matrix `[inputs, outputs]` in int8, with a float32 scale for each output: its largest value is 127 there."""
 
-    def __init__(self, values: np.ndarray, dtype: tf.DType) -> None:
+    def __init__(self, values: np.ndarray, dtype: tf.DType, frozen: bool = False) -> None:
         """Round each column to 255 even steps, symmetric about zero; products are computed in `dtype`."""
         super().__init__()
         steps, scale = quantised(values, axis=0)
-        self.values, self.scale = constant(steps, tf.int8), constant(scale, dtype)
+        self.values, self.scale = Matrix(steps, tf.int8, frozen), constant(scale, dtype)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return `[rows, outputs]` of `[rows, inputs]`; the scales are applied to the product, which is smaller than the kernel."""
-        return tf.matmul(x, tf.cast(self.values, x.dtype)) * self.scale
+        return tf.matmul(x, tf.cast(self.values.read(), x.dtype)) * self.scale
 
 
 class FloatTable(tf.Module):

@@ -13,8 +13,8 @@ What is the same: weights, token ids (NumPy arrays in and out, copies included),
 - TensorFlow, PyTorch and onnxruntime keep thread pools of their own in this one process; only one computes at a time, and the
   first call of a turn, while others' threads may still spin, is left out where a turn has more. With several clients, PyTorch and
   onnxruntime are also tried with one thread for each client; TensorFlow's pool is the process's, and stays at all cores.
-- bfloat16 and int8 are the weights' precision. PyTorch's bfloat16 networks compute in it throughout, heads too. No peer is
-  quantised: int8 stands beside the best of the others.
+- bfloat16 and int8 are the weights' precision; frozen ones are constants of the graph. PyTorch's bfloat16 networks compute in it
+  throughout, heads too. No peer is quantised: int8 stands beside the best of the others.
 - Compiled PyTorch networks have a compiled encoder and an eager head; compilation, anew for each shape, is not timed (with several
   clients, one compilation for all lengths). TORCHINDUCTOR_FREEZING=1 in the environment lets it pack weights, each network by itself.
 - Heads are drawn at random. Nine single-task models hold nine encoders in memory, and are asked one after another.
@@ -41,13 +41,12 @@ from tests.benchmarks.serving_models import (
     make_request,
     nine_tasks,
     own_values,
-    takes_weights,
     values_of,
 )
 from tests.benchmarks.serving_nine import measure_nine
 from tests.benchmarks.serving_peers import PEERS, Peers
 
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "bfloat16", "int8", "float32-frozen", "bfloat16-frozen", "int8-frozen")
 KINDS = ("text", "ids")
 
 
@@ -157,8 +156,6 @@ def options() -> ArgumentParser:
 def main() -> None:
     """Measure and print."""
     arguments = options().parse_args()
-    if arguments.weights != ["float32"] and not takes_weights():
-        options().error("--weights: exports hold float32 weights only")
     torch.set_num_threads(machine()["cores"])
     print(machine())
     figures: dict[str, Any] = {}

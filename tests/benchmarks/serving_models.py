@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -96,7 +95,7 @@ class Exports:
         """Return the version folder of an export."""
         key = (tuple(task.name for task in tasks), kind, weights)
         if key not in self._known:
-            options = {"weights": weights} if takes_weights() else {}
+            stored, _, frozen = weights.partition("-")
             self._known[key] = mtdnn.export_saved_model(
                 self.model(tasks),
                 tasks,
@@ -104,14 +103,10 @@ class Exports:
                 self._folder / str(len(self._known)),
                 kind,
                 max_length=self._max_length,
-                **options,
+                weights=stored,
+                freeze=bool(frozen),
             )
         return self._known[key]
-
-
-def takes_weights() -> bool:
-    """Return whether exports can hold other weights than float32."""
-    return "weights" in inspect.signature(mtdnn.export_saved_model).parameters
 
 
 def _draw(head: Head) -> None:

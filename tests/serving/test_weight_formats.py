@@ -109,8 +109,8 @@ def test_a_wrong_model_does_not_pass(exported, tmp_path, monkeypatch, weights):
     model, tasks, encoder, _ = exported
 
     class Wrong(ServedEncoder):
-        def __init__(self, backbone, weights):
-            super().__init__(backbone, weights)
+        def __init__(self, backbone, weights, frozen):
+            super().__init__(backbone, weights, frozen)
             self.token.values.assign(tf.reverse(self.token.values, [0]))
 
     monkeypatch.setattr(served_encoder, "ServedEncoder", Wrong)

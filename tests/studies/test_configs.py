@@ -29,7 +29,14 @@ def test_a_recipe_has_a_run_for_each_of_its_stages(path, data_root, monkeypatch,
 
 
 # Runs of each as its header counts them.
-COUNTS = {"multi_against_single": 38, "heads": 56, "ranking_loss": 8, "domain_adaptation": 81, "sharing": 24, "sharing_minilm": 20}
+COUNTS = {
+    "multi_against_single": 38,
+    "heads": 56,
+    "ranking_loss": 8,
+    "domain_adaptation": 81,
+    "sharing": 24,
+    "sharing_minilm": 20,
+}
 
 
 @pytest.mark.real_data
