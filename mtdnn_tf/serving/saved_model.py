@@ -96,8 +96,8 @@ def export_saved_model(
         kind: `text` takes strings (needs tensorflow-text's ops where it is loaded); `ids` takes token ids and loads anywhere.
         weights: how the encoder's kernels and embeddings are stored: `float32`; `bfloat16` halves them, and products are
             computed in it; `int8` quarters them, and is for size, not speed. Heads, inputs and outputs are as ever.
-        freeze: whether the encoder's kernels are constants of the graph instead of variables: single short texts are answered sooner,
-            and each signature in use takes their memory twice more.
+        freeze: whether the encoder's kernels are constants of the graph instead of variables: with bfloat16, single texts are
+            answered sooner, and each signature in use takes their memory several times more.
         max_length: tokens; longer texts are cut as in training.
         buckets: lengths in tokens that warm-up requests have; those over `max_length` become that.
         metadata: further keys for the metadata that travel inside.

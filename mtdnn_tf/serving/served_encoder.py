@@ -7,7 +7,8 @@ Products, softmax and activation are computed in the format of the weights; the 
 bfloat16 weights that halves the error and costs next to no time, as TensorFlow adds and multiplies float32 faster than bfloat16.
 
 Frozen kernels are constants of one function that all signatures call. TensorFlow's CPU kernels lay constants out for their products
-once, variables at every call, which with few tokens takes longer than the product. The price: every signature in use holds them anew.
+once, variables at every call, which with few tokens takes longer than the product. The price is memory: every signature holds them
+anew, several times over.
 """
 
 from __future__ import annotations
