@@ -14,10 +14,11 @@ from mtdnn_tf.data.batches import evaluation_batches
 from mtdnn_tf.data.documents import document_files
 from mtdnn_tf.data.pretraining import TokenizedDocuments, tokenize_documents
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.evaluation.report import write_report
 from mtdnn_tf.experiment import Outcome, run_experiment
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.modeling.saving import save_encoder
-from mtdnn_tf.task_types import DOCUMENT_TYPES
+from mtdnn_tf.task_types import DOCUMENT_TYPES, shown_score
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 
 ENCODER_FOLDER = "encoder"  # of a run directory: what `encoder.source` of a later run may name
@@ -50,6 +51,9 @@ def run_pretraining(config: ExperimentConfig, model_dir: str | Path, **options: 
         folder = Path(model_dir)
         save_encoder(outcome.run.encoder, folder / ENCODER_FOLDER, replace=True)
         facts = {"masked_loss": baseline.masked_loss, "next_accuracy": baseline.next_accuracy}
+        command = options.get("command", "")
+        beside = [(task.name, f"{name} without context", shown_score(name, value)) for name, value in facts.items()]
+        write_report(outcome.run, outcome.mixture, outcome.scores, command=command, beside=beside)
         write_text_atomically(folder / "baseline.json", json.dumps(facts, indent=2) + "\n")
     return outcome, baseline
 

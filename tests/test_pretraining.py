@@ -76,6 +76,7 @@ def test_a_run_leaves_scores_and_the_baseline(trained):
     assert [line["step"] for line in losses if line["event"] == "train"] == [4, 6, 8, 12]
     report = (folder / "report.html").read_text()
     assert f"{outcome.scores['text']['masked_loss']:.2f}" in report
+    assert f'masked_loss without context</td><td class="number">{baseline.masked_loss:.2f}' in report
 
 
 def test_the_encoder_is_the_best_models(trained):

@@ -46,15 +46,30 @@ def write_scores(path: str | Path, split: str, scores: Mapping[str, Any], **more
     write_text_atomically(path, json.dumps(scores_as_json(split, scores) | more, indent=2) + "\n")
 
 
-def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, command: str = "") -> Path:
-    """Write report.html into the run directory."""
+def write_report(
+    run: Run,
+    mixture: Mixture,
+    scores: Mapping[str, Any],
+    *,
+    command: str = "",
+    beside: Sequence[tuple[str, str, float]] = (),
+) -> Path:
+    """Write report.html into the run directory.
+
+    Args:
+        run: what was trained.
+        mixture: on what.
+        scores: of the best model.
+        command: that made it.
+        beside: what to compare the scores with, as rows of their table: task, metric, and a value as it is shown.
+    """
     events = read_metrics(run.model_dir / "metrics.jsonl")
     sections = [
         f"<h1>{text_of(run.model_dir.name)}</h1>",
         f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{text_of(run.config.encoder.source)}</code>), '
         f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
         "<h2>Development scores</h2>",
-        _score_section(run.tasks, scores),
+        _score_section(run.tasks, scores, beside),
         *_early_stop(events, run.config.training.epochs),
         "<h2>What was trained</h2>",
         _task_section(run.tasks, mixture),
@@ -71,14 +86,16 @@ def write_report(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, comma
     return path
 
 
-def _score_section(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> str:
+def _score_section(
+    tasks: Sequence[TaskSpec], scores: Mapping[str, Any], beside: Sequence[tuple[str, str, float]]
+) -> str:
     rows: list[tuple[str, str, float]] = []
     for task in tasks:
         for metric, value in scores.get(task.name, {}).items():
             name = f"{metric} (decides)" if metric == task.main_metric else metric
             rows.append((task.name, name, shown_score(metric, value)))
     rows.append(("average", "main metrics", 100 * scores["average"]))
-    return table(["task", "metric", "percent"], rows)
+    return table(["task", "metric", "percent, losses as they are"], [*rows, *beside])
 
 
 def _early_stop(events: Sequence[Mapping[str, Any]], epochs: int) -> list[str]:
