@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtdnn_tf.data.sources import Examples
+from mtdnn_tf.data.sources import Examples, read_examples
+from mtdnn_tf.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ def seen_rows(split: Fingerprints, trained: Sequence[Fingerprints]) -> np.ndarra
     """Return which rows of a split are among the rows of training splits, pairs in either order, `[rows] bool`."""
     known = np.concatenate([np.zeros(0, np.uint64), *(train.unordered for train in trained)])
     return np.isin(split.unordered, known)
+
+
+def rows_seen_before(tasks: Iterable[TaskSpec], split: str) -> list[Fingerprints]:
+    """Return the rows that a model of these tasks has seen before it is scored on a split: those that it trained on.
+
+    Before a test split it has also seen the development rows: its epoch was chosen by them.
+    """
+    before = ("train", "dev") if split == "test" else ("train",)
+    return [fingerprints(read_examples(task, name)) for task in tasks for name in before if name in task.sources]
 
 
 def repeated_rows(split: Fingerprints) -> Found | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtdnn_tf.data.overlaps import fingerprints, seen_rows
+from mtdnn_tf.data.overlaps import fingerprints, rows_seen_before, seen_rows
 from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.metrics import Predictions, score_task
@@ -28,8 +28,7 @@ def scores_without_train_rows(scorer: SplitScorer, tasks: Iterable[TaskSpec]) ->
         `left_out` {task: rows}; `tasks` {task: {metric: value}}, without tasks that no row is left of; `average`: the mean of
         the main metrics of those with a head of their own.
     """
-    before = ("train", "dev") if scorer.split == "test" else ("train",)
-    trained = [fingerprints(read_examples(task, split)) for task in tasks for split in before if split in task.sources]
+    trained = rows_seen_before(tasks, scorer.split)
     left_out: dict[str, int] = {}
     scores: dict[str, dict[str, float]] = {}
     for task, tokenized in scorer.splits:

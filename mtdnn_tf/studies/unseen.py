@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,19 +12,18 @@ from mtdnn_tf.evaluation.metrics import METRICS, Predictions
 from mtdnn_tf.studies.comparisons import read_predictions
 from mtdnn_tf.studies.results import Result
 from mtdnn_tf.studies.study import Study
-from mtdnn_tf.tasks import TaskSpec
-
-if TYPE_CHECKING:
-    from mtdnn_tf.data.overlaps import Fingerprints
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """What is left of a study's results, and how many rows of each task are left out."""
+    """What is left of a study's results.
 
-    results: tuple[
-        Result, ...
-    ]  # with scores of the rows left; none for answers not kept, and tasks of which no row is left
+    Attributes:
+        results: with scores of the rows left; none for answers that were not kept, and tasks of which no row is left.
+        left_out: how many rows of each task are left out.
+    """
+
+    results: tuple[Result, ...]
     left_out: dict[str, int]
 
 
@@ -38,12 +36,16 @@ def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
     Raises:
         UserError: answers and rows of a split are not of one number.
     """
-    from mtdnn_tf.data.overlaps import seen_rows  # which imports TensorFlow
+    from mtdnn_tf.data.overlaps import fingerprints, rows_seen_before, seen_rows  # which import TensorFlow
+    from mtdnn_tf.data.sources import read_examples
 
     split = study.options.split
     specs = {spec.name: spec for result in results for spec in result.run.specs}
-    trained = [_of(spec, before) for spec in specs.values() for before in _before(spec, split)]
-    seen = {task: seen_rows(_of(specs[task], split), trained) for task in dict.fromkeys(r.task for r in results)}
+    trained = rows_seen_before(specs.values(), split)
+    seen = {
+        task: seen_rows(fingerprints(read_examples(specs[task], split)), trained)
+        for task in dict.fromkeys(result.task for result in results)
+    }
     found, left_out = [], {}
     for result in results:
         answers = read_predictions(result, split)
@@ -53,18 +55,6 @@ def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
             if len(kept.labels):
                 found.append(replace(result, score=METRICS[result.main_metric](kept)))
     return Unseen(tuple(found), left_out)
-
-
-def _before(spec: TaskSpec, split: str) -> list[str]:
-    before = ("train", "dev") if split == "test" else ("train",)
-    return [name for name in before if name in spec.sources]
-
-
-def _of(spec: TaskSpec, split: str) -> Fingerprints:
-    from mtdnn_tf.data.overlaps import fingerprints
-    from mtdnn_tf.data.sources import read_examples
-
-    return fingerprints(read_examples(spec, split))
 
 
 def _kept(answers: Predictions, seen: np.ndarray, result: Result) -> Predictions:
