@@ -66,7 +66,7 @@ def test_the_split_and_the_attention_are_asked_for_in_one_go(done):
     _, _, states, _, commands = done
     assert [words[0] for words in commands] == ["mtdnn_tf.train", "mtdnn_tf.evaluate"]
     assert commands[1][2:] == ["--split=test", "--task_attention"]
-    assert states == {"together": FINISHED}
+    assert states == {"together/seed-2018": FINISHED}
 
 
 def test_seen_rows_are_left_out_and_queries_go_as_a_whole(done):
@@ -118,6 +118,6 @@ def test_a_run_without_its_attention_is_not_finished(done):
     content = path.read_text()
     try:
         path.unlink()
-        assert states_of(runs, Ledger(folder / "runs"), "test") == {"together": CUT_OFF}
+        assert states_of(runs, Ledger(folder / "runs"), "test") == {"together/seed-2018": CUT_OFF}
     finally:
         path.write_text(content)
