@@ -29,7 +29,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained,
 _JOBS = flags.DEFINE_integer(
     "jobs",
     1,
-    "So many runs are trained at once, each on its share of the CPUs: on two cores, two take about as long as one.",
+    "So many runs are trained at once, each on its share of the CPUs.",
     lower_bound=1,
 )
 _PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind of run to estimate how long all take.")

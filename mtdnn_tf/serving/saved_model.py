@@ -141,7 +141,7 @@ def export_saved_model(
                 "fingerprint": mark,
                 "warm-up requests": requests,
             }
-            _write_card(folder, model_card, facts)
+            _write_card(folder, model_card, facts, freeze)
         write_fingerprint(folder, mark)
         if check:
             check_saved_model(folder, model, tasks, encoder.tokenizer, max_length, kind, weights)
@@ -195,9 +195,9 @@ def _add_assets(folder: Path, described: Mapping[str, Any], encoder: Encoder) ->
     (assets / "vocab.txt").write_text("\n".join(encoder.tokenizer.vocab) + "\n", encoding="utf-8")
 
 
-def _write_card(folder: Path, model_card: CardWriter, facts: Mapping[str, Any]) -> None:
-    files = [folder / "saved_model.pb", *(folder / "variables").iterdir()]
-    weights = sum(path.stat().st_size for path in files[0 if "frozen" in facts["weights"] else 1 :])
+def _write_card(folder: Path, model_card: CardWriter, facts: Mapping[str, Any], freeze: bool) -> None:
+    files = [*(folder / "variables").iterdir(), *([folder / "saved_model.pb"] if freeze else [])]
+    weights = sum(path.stat().st_size for path in files)
     path = folder / CARD_FILE
     path.parent.mkdir(exist_ok=True)
     path.write_text(model_card({**facts, "bytes of weights": weights}), encoding="utf-8")
