@@ -287,6 +287,7 @@ def _train(
         step_log,
         training.checkpoint_every,
         training.keep_checkpoints,
+        training.score_every,
         training.patience,
         state,
         stop,

@@ -55,7 +55,7 @@ def build_run_model(
             f"encoder {config.encoder.source}"
         )
     encoder.backbone.freeze(config.model.freeze_layers)
-    encoder.backbone.fused = uses_fused_pass(config.runtime, encoder.backbone.can_fuse)
+    encoder.backbone.fused = uses_fused_pass(config.runtime)
     encoder.backbone.recompute = config.runtime.recompute
     if config.runtime.recompute and not encoder.backbone.fused:
         raise UserError(
@@ -65,16 +65,12 @@ def build_run_model(
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
 
 
-def uses_fused_pass(runtime: RuntimeConfig, can_fuse: bool = True) -> bool:
+def uses_fused_pass(runtime: RuntimeConfig) -> bool:
     """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step.
 
     Raises:
-        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds, or of an encoder that has none.
+        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds.
     """
-    if not can_fuse:
-        if runtime.encoder == "fused":
-            raise UserError("runtime.encoder: 'fused' is there for BERT encoders only; use 'auto' or 'reference'")
-        return False
     if runtime.precision == "mixed_float16":
         if runtime.encoder == "fused":
             raise UserError(

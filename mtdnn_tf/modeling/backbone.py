@@ -38,7 +38,6 @@ class EncoderBackbone:
     dropout: float
 
     has_cls = True  # whether [CLS] is a token of the encoder's own; if not, nothing attends to its column
-    can_fuse = True  # whether there are fused kernels for it
     has_pooler = True  # whether `pooled_output` is more than a column of `sequence_output`
 
     # How a training step is computed: by fused kernels, or layer by layer.
@@ -124,6 +123,11 @@ def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
     seen = ops.ones_like(first_tokens[..., 0], dtype=padding_mask.dtype)
     together = ops.concatenate([ops.cast(first_tokens, x.dtype), x[:, 1:]], axis=1)
     return together, ops.concatenate([seen, padding_mask[:, 1:]], axis=1)
+
+
+def without_first(padding_mask: Any) -> Any:
+    """Return the mask `[batch, length]` with column 0 counted as padding."""
+    return ops.concatenate([ops.zeros_like(padding_mask[:, :1]), padding_mask[:, 1:]], axis=1)
 
 
 def shares_among_first(query: Any, key: Any, mask: Any, count: int) -> Any:

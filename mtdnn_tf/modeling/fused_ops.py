@@ -125,31 +125,33 @@ def _row_means(x: tf.Tensor) -> tf.Tensor:
 
 
 @functools.cache
-def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.Tensor]:
+def bias_dropout_residual_norm(epsilon: float, levels: int, with_sum: bool = False) -> Callable[..., Any]:
     """Return LayerNorm(residual + dropout(x + bias)) as a function of x, bias, residual, gamma, beta and random bytes.
 
     x and residual are `[rows, d]`, bias, gamma and beta `[d]`, the bytes `[rows, d] uint8` (with `levels` 0: none are read).
+    `with_sum`: the function returns two tensors, what is normalised and then the result.
     """
 
-    def normalised(
-        x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, random: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def summed(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, random: tf.Tensor) -> tf.Tensor:
         added = tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
         if levels:
             added *= kept(random, levels)
-        total = tf.cast(residual, tf.float32) + added
-        centred = total - _row_means(total)
-        inverse = tf.math.rsqrt(_row_means(centred * centred) + epsilon)
-        return centred * inverse, inverse
+        return tf.cast(residual, tf.float32) + added
 
     def forwards(x: Any, bias: Any, residual: Any, gamma: Any, beta: Any, random: Any) -> Any:
-        hat, inverse = normalised(x, bias, residual, random)
-        return tf.cast(hat * gamma + beta, x.dtype), tf.cast(hat, x.dtype), inverse
+        total = summed(x, bias, residual, random)
+        centred = total - _row_means(total)
+        inverse = tf.math.rsqrt(_row_means(centred * centred) + epsilon)
+        hat = centred * inverse
+        results = (tf.cast(hat * gamma + beta, x.dtype), tf.cast(hat, x.dtype), inverse)
+        return (tf.cast(total, x.dtype), *results) if with_sum else results
 
-    def backwards(hat: Any, inverse: Any, gamma: Any, random: Any, dy: Any) -> Any:
+    def backwards(hat: Any, inverse: Any, gamma: Any, random: Any, dy: Any, dsum: Any = None) -> Any:
         wide, dy = tf.cast(hat, tf.float32), tf.cast(dy, tf.float32)
         scaled = dy * gamma
         total = (scaled - _row_means(scaled) - wide * _row_means(scaled * wide)) * inverse
+        if dsum is not None:
+            total += tf.cast(dsum, tf.float32)
         dx = total * kept(random, levels) if levels else total
         return tf.cast(total, hat.dtype), tf.cast(dx, hat.dtype), tf.cast(dy * wide, hat.dtype)
 
@@ -158,14 +160,15 @@ def bias_dropout_residual_norm(epsilon: float, levels: int) -> Callable[..., tf.
     @tf.custom_gradient
     def apply(
         x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, random: tf.Tensor
-    ) -> tuple[tf.Tensor, Gradient]:
-        y, hat, inverse = forwards_kernel(x, bias, residual, gamma, beta, random)
+    ) -> tuple[Any, Gradient]:
+        *total, y, hat, inverse = forwards_kernel(x, bias, residual, gamma, beta, random)
 
-        def gradient(dy: tf.Tensor) -> tuple[Any, ...]:
-            dresidual, dx, dgamma = backwards_kernel(hat, inverse, gamma, random, dy)
+        def gradient(*upstream: tf.Tensor) -> tuple[Any, ...]:
+            *dsum, dy = upstream
+            dresidual, dx, dgamma = backwards_kernel(hat, inverse, gamma, random, dy, *dsum)
             sums = [tf.cast(column_sums(part), tf.float32) for part in (dgamma, dy)]
             return dx, column_sums(dx), dresidual, *sums, None
 
-        return y, gradient
+        return ((*total, y) if with_sum else y), gradient
 
     return apply

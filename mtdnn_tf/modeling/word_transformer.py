@@ -15,7 +15,8 @@ import numpy as np
 from keras import ops
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
+from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first, without_first
+from mtdnn_tf.modeling.fused import FusedWords
 
 DRAWN_STD = 0.05
 _EPSILON = 1e-6
@@ -74,7 +75,6 @@ class WordTransformer(EncoderBackbone, keras.Model):
     """
 
     has_cls = False
-    can_fuse = False
     has_pooler = False
     num_segments = 2  # that requests may name
     hidden_activation = "relu"
@@ -111,7 +111,7 @@ class WordTransformer(EncoderBackbone, keras.Model):
         words = embedding_map(embedding_drop(token_embedding(inputs["token_ids"])))
         x = words + learned_positions(words)
         for layer in layers:
-            x = layer(x, _without_first(inputs["padding_mask"]))
+            x = layer(x, without_first(inputs["padding_mask"]))
         sequence = final_norm(x)
         super().__init__(inputs, {"sequence_output": sequence, "pooled_output": sequence[:, 0]}, **kwargs)
 
@@ -136,6 +136,12 @@ class WordTransformer(EncoderBackbone, keras.Model):
         pooled = sequence[:, 0] if first_tokens is None else sequence[:, : first_tokens.shape[1]]
         return {"sequence_output": sequence, "pooled_output": pooled}
 
+    def fused_pass(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
+        """Return the outputs of `FusedWords`."""
+        drops = (self.embedding_dropout_layer, *(layer.attention_dropout for layer in self.transformer_layers))
+        seed = next((drop.seed_generator.next() for drop in drops if drop.rate), None)
+        return FusedWords(self, training=True, seed=seed)(inputs, first_tokens)
+
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
         """See `EncoderBackbone`."""
         *lower, last = self.transformer_layers
@@ -150,7 +156,7 @@ class WordTransformer(EncoderBackbone, keras.Model):
         words = self.embedding_map(vectors)
         x = words + self.learned_positions(words)
         if first_tokens is None:
-            mask = _without_first(inputs["padding_mask"])
+            mask = without_first(inputs["padding_mask"])
         else:
             x, mask = put_first(first_tokens, x, inputs["padding_mask"])
         for layer in layers:
@@ -175,7 +181,3 @@ class WordTransformer(EncoderBackbone, keras.Model):
 def normal(seed: int) -> keras.initializers.Initializer:
     """Return what weights are drawn from."""
     return keras.initializers.RandomNormal(stddev=DRAWN_STD, seed=seed)
-
-
-def _without_first(padding_mask: Any) -> Any:
-    return ops.concatenate([ops.zeros_like(padding_mask[:, :1]), padding_mask[:, 1:]], axis=1)

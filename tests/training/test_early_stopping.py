@@ -65,6 +65,23 @@ def test_patience_is_counted_on_after_an_interruption(stopped, tmp_path, capsys)
     assert _events(cut, "early_stop") == _events(stopped.model_dir, "early_stop")
 
 
+def test_between_scored_epochs_checkpoints_alone_are_written(path):
+    options = ["training.score_every=2", "training.epochs=5", "training.keep_checkpoints=100"]
+    run = run_experiment(mtdnn.load_config(path, options), path.parent / "every_second", verbose=0).run
+    assert [line["epoch"] for line in _events(run.model_dir, "dev")] == [1, 3, 4]
+    states = [checkpoints.read_state(folder) for folder in sorted((run.model_dir / "checkpoints").iterdir())]
+    assert [state.epoch for state in states] == [1, 2, 3, 4, 5]
+    assert states[0].best_score is None
+    assert states[1].best_score is not None
+
+
+def test_patience_counts_scored_epochs(path, capsys):
+    config = mtdnn.load_config(path, [*STILL, "training.score_every=2", "training.patience=1"])
+    run = run_experiment(config, path.parent / "patient", verbose=0).run
+    assert [line["epoch"] for line in _events(run.model_dir, "dev")] == [1, 3]
+    assert "1 scored epochs (training.patience)" in capsys.readouterr().out
+
+
 def test_the_named_score_decides_which_model_is_the_best(path):
     config = mtdnn.load_config(path, ["training.best_metric=close/pearson", "training.epochs=3"])
     run = run_experiment(config, path.parent / "named", verbose=0).run
