@@ -21,6 +21,9 @@ class Point:
 
     x: float
     changes: Branch
+    seeds: Mapping[str, int] = field(
+        default_factory=dict
+    )  # so many of the seeds for a task at this point; else its own number
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class Grid:
     seeds_of: Mapping[str, int] = field(default_factory=dict)  # so many of the seeds for a task; else all
     resample: bool = False  # each seed draws the examples that `max_examples` leaves anew
 
-    def seeds_for(self, task: str | None) -> tuple[int | None, ...]:
-        """Return the seeds of a task; None: those that any task needs."""
+    def seeds_for(self, task: str | None, point: Point | None = None) -> tuple[int | None, ...]:
+        """Return the seeds of a task, at a point; None: those that any task needs."""
         if not self.seeds:
             return (None,)
-        every = len(self.seeds)
+        numbers = {**self.seeds_of, **(point.seeds if point else {})}
         wanted = [task] if task is not None else list(self.tasks or ())
-        return self.seeds[: max((self.seeds_of.get(name, every) for name in wanted), default=every)]
+        every = len(self.seeds)
+        return self.seeds[: max((numbers.get(name, every) for name in wanted), default=every)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class _Planner:
             specs = load_tasks(config)
             self.tasks |= {spec.name for spec in specs}
             for task in self._tasks_of(stage, specs) if stage.options.each_task else (None,):
-                if task is None or study_seed in self._grid.seeds_for(task):
+                if study_seed in self._grid.seeds_for(task, point):
                     yield self._run(stage, config, specs, task, point, seed)
 
     def _config(self, stage: Stage, point: Point | None, seed: int | None) -> ExperimentConfig:

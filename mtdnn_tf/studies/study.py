@@ -32,6 +32,7 @@ class StudiedTask:
     """One task of the table."""
 
     seeds: Count | None = None  # the first so many of the study's; None: all
+    also: tuple[Name, ...] = ()  # metrics that are shown beside its main one; nothing is tested on them
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,19 @@ class Study:
         """Return all runs of the study; their directories are below `<root>/runs`.
 
         Raises:
-            UserError: see `plan_runs`.
+            UserError: see `plan_runs`; `also` of a task names a metric that it has not.
         """
         options = self.options
         seeds_of = {name: task.seeds for name, task in options.tasks.items() if task.seeds}
         grid = Grid(options.seeds, self.points, tuple(options.tasks), seeds_of, options.resample)
-        return plan_runs(self.stages, root / "runs", overrides=overrides, grid=grid)
+        runs = plan_runs(self.stages, root / "runs", overrides=overrides, grid=grid)
+        metrics = {spec.name: spec.metrics for run in runs for spec in run.specs}
+        for name, task in options.tasks.items():
+            for metric in task.also:
+                if metric not in metrics[name]:
+                    where = f"{self.path}: tasks.{name}.also"
+                    raise UserError(unknown_name(where, "metric of the task", metric, list(metrics[name])))
+        return runs
 
 
 def read_study(path: str | Path) -> Study:
@@ -139,10 +147,13 @@ def _points(body: Branch) -> tuple[tuple[Point, ...], dict[str, Node]]:
 
 def _point(item: Node) -> Point:
     children = item.children if isinstance(item, Branch) else {}
-    if set(children) != {"x", "set"}:
-        raise UserError(f"{at(item, 'points.values')}: must be {{x: <number>, set: {{...}}}}")
+    if not {"x", "set"} <= set(children) <= {"x", "set", "seeds"}:
+        raise UserError(
+            f"{at(item, 'points.values')}: must be {{x: <number>, set: {{...}}}}, and may hold seeds: {{<task>: <number>}}"
+        )
     x: float = build(float, children["x"], "points.values.x")
-    return Point(x, changes_of(children["set"], "points.values.set"))
+    seeds = build(Mapping[str, Count], children["seeds"], "points.values.seeds") if "seeds" in children else {}
+    return Point(x, changes_of(children["set"], "points.values.set"), seeds)
 
 
 def _check(study: Study, body: Branch) -> None:
@@ -162,6 +173,9 @@ def _check(study: Study, body: Branch) -> None:
                     f"{at(body.children['published'], f'published.scores.{name}.{task}')}: needs a number for each point, "
                     f"{max(len(study.points), 1)}; received {len(values)}"
                 )
+    for name in sorted({name for point in study.points for name in point.seeds} - set(options.tasks)):
+        where = at(body.children["points"], "points.values.seeds")
+        raise UserError(unknown_name(where, "task of the study", name, list(options.tasks)))
     if options.points and options.points.log and any(point.x <= 0 for point in study.points):
         raise UserError(f"{at(body.children['points'], 'points.log')}: a logarithmic axis takes numbers above 0 only")
 

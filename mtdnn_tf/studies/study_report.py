@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def _all_score_tables(study: Study, results: Sequence[Result], unseen: Unseen | None) -> list[Table]:
     """Return `score_tables`, and the same without rows that were trained on."""
-    tables = score_tables(study, results)
+    tables = [*score_tables(study, results), *_further_metrics(study, results)]
     if unseen is None:
         return tables
     for title, head, rows in score_tables(study, unseen.results):
@@ -137,6 +138,25 @@ def score_tables(study: Study, results: Sequence[Result]) -> list[Table]:
         shown = [f"{scores[task][0]:g}" if task in scores else _MISSING for task in tasks]
         rows.append([f"{_PUBLISHED}{name}", *shown, mean, _MISSING])
     return [("Arms and tasks", head, rows)]
+
+
+def _further_metrics(study: Study, results: Sequence[Result]) -> list[Table]:
+    """Return the table of what tasks name in `also`: arms, at each point, by tasks and metrics."""
+    wanted = [(task, metric) for task, options in study.options.tasks.items() for metric in options.also]
+    columns = [
+        (f"{task}, {metric}", summaries(replace(r, score=r.metrics[metric]) for r in results if r.task == task))
+        for task, metric in wanted
+    ]
+    xs: list[float | None] = [point.x for point in study.points] or [None]
+    axis = study.options.points.x if study.options.points else ""
+    rows = []
+    for arm in study.arms:
+        for x in xs:
+            found = [cells.get((arm.name, task, x)) for (task, _), (_, cells) in zip(wanted, columns, strict=True)]
+            if any(found):
+                rows.append([arm.title, *([f"{x:g}"] if axis else []), *(str(cell or _MISSING) for cell in found)])
+    head = ["arm", *([axis] if axis else []), *(title for title, _ in columns)]
+    return [("Further metrics", head, rows)] if rows else []
 
 
 def _row(title: str, found: Sequence[Summary | None]) -> list[str]:

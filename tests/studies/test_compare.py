@@ -25,7 +25,7 @@ budget: one epoch
 config: small.yaml
 set: {training: {epochs: 1, log_every: 1}, data: {batch_size: 12}}
 seeds: [1, 2]
-tasks: {mood: {}, pick: {seeds: 1}}
+tasks: {mood: {}, pick: {seeds: 1, also: [map, mrr]}}
 bootstrap: 50
 keep: results
 arms:
@@ -164,9 +164,19 @@ def test_the_report_is_one_whole_page_that_needs_nothing_else(done):
 def test_tables_have_as_many_cells_in_every_row(done):
     _, _, output, _ = done
     blocks = [block for block in (output / "table.md").read_text(encoding="utf-8").split("\n\n") if block[0] == "|"]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_further_metrics_have_a_table(done):
+    _, _, output, parts = done
+    [row] = [row for row in parts[1][2]["runs"] if (row["arm"], row["task"]) == ("tuned", "pick")]
+    lines = (output / "table.md").read_text(encoding="utf-8").splitlines()
+    place = lines.index("| arm | pick, map | pick, mrr |")
+    values = " | ".join(f"{100 * row['metrics'][name]:.2f}" for name in ("map", "mrr"))
+    assert f"| one & one | {values} |" in lines[place : place + 4]
+    assert "Further metrics" in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_weights_stay_only_where_an_arm_starts_from_them(done):
@@ -191,7 +201,7 @@ config: small.yaml
 set: {training: {epochs: 1}}
 seeds: [1, 2]
 resample: true
-tasks: {mood: {}}
+tasks: {mood: {also: [accuracy]}}
 bootstrap: 20
 points:
   x: percent
@@ -221,6 +231,12 @@ def test_points_and_samples_make_runs_of_their_own(tmp_path):
     assert {run.config.training.init_from for run in tuned} == {str(tmp_path / "output" / "runs" / "together")}
 
 
+def test_a_point_may_take_fewer_seeds(tmp_path):
+    write_experiment(tmp_path)
+    runs = _read(tmp_path, POINTS.replace("{x: 100, ", "{x: 100, seeds: {mood: 1}, ")).plan(tmp_path / "output")
+    assert [run.name for run in runs if run.stage.name == "tuned"] == [f"tuned/{name}" for name in POINT_NAMES[:3]]
+
+
 def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
     """The runs are copies of a finished one, each under the configuration of its place."""
     write_experiment(tmp_path)
@@ -233,6 +249,11 @@ def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
     states = states_of(runs, Ledger(tmp_path / "output" / "runs"))
     tables = write_study(study, runs, states, tmp_path / "output", "python")
     assert "| arm | percent 0.1 | percent 100 |" in tables
+    assert "| arm | percent | mood, accuracy |" in tables
+    further = tables[tables.index("Further metrics") :].split("\n\n")[1].splitlines()
+    assert [line.split(" | ")[:2] for line in further[2:]] == [
+        ["| alone", "0.1"], ["| alone", "100"], ["| tuned", "0.1"], ["| tuned", "100"],
+    ]  # fmt: skip
     assert "| published: paper | 51.2 | 94.3 |" in tables
     comparisons = json.loads((tmp_path / "output" / "results.json").read_text())["comparisons"]
     assert [(row["x"], row["seeds"], row["over_seeds"]["difference"]) for row in comparisons] == [
@@ -254,7 +275,22 @@ BAD = {
         "mood: [80.0, 1.0]",
         r"published\.scores\.paper\.mood: needs a number for each point, 1; received 2",
     ),
-    "task": ("{mood: {}, pick: {seeds: 1}}", "{moot: {}}", r"unknown task of the stages 'moot'\. Did you mean 'mood'"),
+    "task": ("{mood: {}, pick: {seeds: 1, also: [map, mrr]}}", "{moot: {}}", r"unknown task of the stages 'moot'\. Did you mean 'mood'"),
+    "metric": (
+        "also: [map, mrr]",
+        "also: [map, mar]",
+        r"study\.yaml: tasks\.pick\.also: unknown metric of the task 'mar'\. Did you mean 'map'",
+    ),
+    "seeds of a point": (
+        "bootstrap: 50",
+        "points: {x: share, values: [{x: 1, seeds: {moot: 1}, set: {}}]}",
+        r"points\.values\.seeds: unknown task of the study 'moot'\. Did you mean 'mood'",
+    ),
+    "key of a point": (
+        "bootstrap: 50",
+        "points: {x: share, values: [{x: 1, sets: {}}]}",
+        r"points\.values: must be \{x: <number>, set: \{...\}\}, and may hold seeds",
+    ),
     "key": ("keep: results", "keeps: results", r"keeps: unknown key 'keeps'\. Did you mean 'keep'"),
 }
 
