@@ -40,7 +40,7 @@ class EncoderBackbone:
     has_cls = True  # whether [CLS] is a token of the encoder's own; if not, nothing attends to its column
     has_pooler = True  # whether `pooled_output` is more than a column of `sequence_output`
 
-    # How a training step is computed: by fused kernels, or layer by layer.
+    # How outputs are computed: in training by fused kernels, in inference by few operations; or layer by layer.
     fused = False
     # Whether the fused pass keeps each layer's input only, and computes the rest again for its gradient.
     recompute = False
@@ -55,11 +55,11 @@ class EncoderBackbone:
     def call(
         self, inputs: Mapping[str, Any], first_tokens: Any = None, training: bool | None = None, mask: Any = None
     ) -> Outputs:
-        """Return the outputs: in inference those of `stand_in`, in training those of the fused pass, where these are set."""
+        """Return the outputs, in inference those of `stand_in`, where one is set."""
         if self.stand_in is not None and not training:
             return self.stand_in(inputs, first_tokens)
-        if training and self.fused:
-            return self.fused_pass(inputs, first_tokens)
+        if self.fused:
+            return self.fused_pass(inputs, first_tokens) if training else self.fast_inference(inputs, first_tokens)
         return self.reference_pass(inputs, first_tokens, training)
 
     def compute_output_spec(
@@ -92,6 +92,10 @@ class EncoderBackbone:
     def fused_pass(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
         """Return the outputs of a training step, computed by fused kernels."""
         raise NotImplementedError
+
+    def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
+        """Return the outputs in inference, float32, by fewer operations than layer by layer, where there is such a way."""
+        return self.reference_pass(inputs, first_tokens, training=False)
 
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
         """Return how much the first tokens attend to each other in the last layer, in inference.

@@ -12,6 +12,7 @@ from keras import ops
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
+from mtdnn_tf.modeling.bert_inference import LiveBert
 from mtdnn_tf.modeling.fused import FusedBert
 from mtdnn_tf.seeds import derive_seed
 
@@ -72,6 +73,10 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
         """Return the outputs of `FusedBert`."""
         seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
         return FusedBert(self, training=True, seed=seed)(inputs, first_tokens)
+
+    def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
+        """Return the outputs of `LiveBert`, float32."""
+        return LiveBert(self)(inputs, first_tokens)
 
     def _embedded(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> tuple[Any, Any]:
         """Return the first layer's input `[batch, k + length - 1, d]` and its padding mask."""

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtdnn_tf.modeling.backbone import put_first, without_first
+from mtdnn_tf.modeling.bert_inference import whole
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
@@ -119,11 +120,11 @@ class FusedPass:
         return x * tf.cast(tf.where(keep, 256 / (256 - levels), 0.0), self._dtype)
 
     def _matrix(self, variable: Any, shape: list[int] | None = None) -> tf.Tensor:
-        value = tf.cast(_whole(variable), self._dtype)
+        value = tf.cast(whole(variable), self._dtype)
         return tf.reshape(value, shape) if shape else value
 
     def _vector(self, variable: Any) -> tf.Tensor:
-        return tf.reshape(tf.cast(_whole(variable), self._dtype), [-1])
+        return tf.reshape(tf.cast(whole(variable), self._dtype), [-1])
 
     def _bytes(self, shape: tf.Tensor) -> tf.Tensor:
         self._sites += 1
@@ -141,11 +142,11 @@ class FusedBert(FusedPass):
         tokens = tf.reshape(inputs["token_ids"], [-1])
         segments = tf.reshape(inputs["segment_ids"], [-1])
         batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
-        total = tf.gather(_whole(backbone.token_embedding.embeddings), tokens)
+        total = tf.gather(whole(backbone.token_embedding.embeddings), tokens)
         # A product, not a lookup: the gradient of two rows that are named thousands of times.
-        types = _whole(backbone.segment_embedding.embeddings)
+        types = whole(backbone.segment_embedding.embeddings)
         total += tf.matmul(tf.one_hot(segments, types.shape[0]), types)
-        positions = _whole(backbone.position_embedding.position_embeddings)[:length]
+        positions = whole(backbone.position_embedding.position_embeddings)[:length]
         total = tf.reshape(tf.reshape(total, [batch, length, -1]) + positions, [batch * length, backbone.hidden_dim])
         x, mask = self._normalised(tf.cast(total, self._dtype), backbone.embeddings_layer_norm), inputs["padding_mask"]
         if first_tokens is not None:
@@ -179,7 +180,7 @@ class FusedWords(FusedPass):
     def _embedded(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         backbone, mask = self._backbone, inputs["padding_mask"]
         batch, length = tf.unstack(tf.shape(mask))
-        vectors = tf.gather(_whole(backbone.token_embedding.embeddings), tf.reshape(inputs["token_ids"], [-1]))
+        vectors = tf.gather(whole(backbone.token_embedding.embeddings), tf.reshape(inputs["token_ids"], [-1]))
         levels = dropped_levels(backbone.embedding_dropout) if self._training else 0
         vectors = self._dropped(tf.cast(vectors, self._dtype), levels)
         words = tf.matmul(vectors, self._matrix(backbone.embedding_map.kernel))
@@ -223,9 +224,4 @@ class FusedWords(FusedPass):
 
 
 def _scale_and_shift(norm: Any) -> tuple[Any, Any]:
-    return _whole(norm.gamma), _whole(norm.beta)
-
-
-def _whole(variable: Any) -> Any:
-    """Return a Keras variable's TensorFlow variable; under mixed precision `value` is a rounded copy inside a layer's call."""
-    return variable._value
+    return whole(norm.gamma), whole(norm.beta)

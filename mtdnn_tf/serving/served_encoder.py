@@ -1,10 +1,4 @@
-"""BERT's forward pass as it is served: stock TensorFlow operations only, few of them, on weights laid out for the purpose.
-
-Query, key and value come from one product, with the scale of the scores folded into the query's weights; activations are
-`[batch length, d]`, so that TensorFlow's CPU kernels take bias and activation along with a product.
-
-Products, softmax and activation are computed in the format of the weights; the residual stream and LayerNorm stay float32: with
-bfloat16 weights that halves the error and costs next to no time, as TensorFlow adds and multiplies float32 faster than bfloat16.
+"""A BERT as it is served: `BertInference` on weights laid out for the purpose.
 
 Frozen kernels are constants of one function that all signatures call. TensorFlow's CPU kernels lay constants out for their products
 once, variables at every call, which with few tokens takes longer than the product. The price is memory: every signature holds them
@@ -21,29 +15,19 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone, put_first
+from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.modeling.bert import BertEncoder
+from mtdnn_tf.modeling.bert_inference import BertInference, normalised
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, WeightFormat, constant
 
-_PADDING = -1e9  # added to the scores of padding
-_ACTIVATIONS = {
-    "gelu": lambda x: tf.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: tf.nn.gelu(x, approximate=True),
-    "relu": tf.nn.relu,
-}
 
-
-class ServedEncoder(tf.Module):
+class ServedEncoder(BertInference, tf.Module):
     """The weights of a `BertEncoder`, once, and its inference."""
 
     def __init__(self, backbone: BertEncoder, weights: str = "float32", frozen: bool = False) -> None:
         """Copy the weights as they are now into one of `WEIGHT_FORMATS`; frozen: the kernels as constants."""
-        super().__init__(name="encoder")
         stored = WEIGHT_FORMATS[weights]
-        self._compute = stored.compute
-        self._heads = backbone.num_heads
-        self._activation = backbone.hidden_activation
-        self._epsilon = backbone.layer_norm_epsilon
+        super().__init__(backbone, stored.compute, name="encoder")
         self.token, self.position, self.segment = (
             stored.table(table.numpy(), stored.compute)
             for table in (
@@ -64,48 +48,14 @@ class ServedEncoder(tf.Module):
         """Return the encoder's outputs, float32; see `EncoderBackbone`."""
         functions = self._functions()
         if functions is None:
-            return self._outputs(inputs, first_tokens)
+            return super().__call__(inputs, first_tokens)
         count = 0 if first_tokens is None else first_tokens.shape[1]
         if count not in functions:
             specs = [{name: tf.TensorSpec([None, None], tf.int32) for name in inputs}]
-            specs += [tf.TensorSpec([None, count, self.token.values.shape[1]])] if count else []
-            functions[count] = tf.function(self._outputs, autograph=False, input_signature=specs)
+            specs += [tf.TensorSpec([None, count, self._width])] if count else []
+            functions[count] = tf.function(super().__call__, autograph=False, input_signature=specs)
         outputs: dict[str, tf.Tensor] = functions[count](dict(inputs), *([first_tokens] if count else []))
         return outputs
-
-    def _outputs(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        batch, length = tf.unstack(tf.shape(inputs["token_ids"]))
-        width = self.token.values.shape[1]
-        total = self.token(inputs["token_ids"]) + self.segment(inputs["segment_ids"])
-        x = self.norm(tf.reshape(total + self.position(tf.range(length)), [-1, width]), self._epsilon)
-        mask = inputs["padding_mask"]
-        if first_tokens is not None:
-            joined, mask = put_first(first_tokens, tf.reshape(x, [batch, length, width]), mask)
-            length += first_tokens.shape[1] - 1
-            x = tf.reshape(joined, [-1, width])
-        padding = tf.cast(tf.where(mask > 0, 0.0, _PADDING), self._compute)
-        padding = tf.reshape(padding, [batch, 1, 1, length])
-        for layer in self.layers:
-            x = self._through(layer, x, padding, [batch, length, width])
-        sequence = tf.reshape(x, [batch, length, width])
-        return {"sequence_output": sequence, "pooled_output": self._pooled(sequence, first_tokens)}
-
-    def _pooled(self, sequence: tf.Tensor, first_tokens: tf.Tensor | None) -> tf.Tensor:
-        if first_tokens is None:
-            return tf.tanh(_float32(self.pooler(sequence[:, 0])))
-        count, width = first_tokens.shape[1], sequence.shape[-1]
-        pooled = tf.tanh(_float32(self.pooler(tf.reshape(sequence[:, :count], [-1, width]))))
-        return tf.reshape(pooled, [-1, count, width])
-
-    def _through(self, layer: _Layer, x: tf.Tensor, padding: tf.Tensor, shape: list[Any]) -> tf.Tensor:
-        batch, length, width = shape
-        parts = tf.reshape(layer.projections(x), [batch, length, 3, self._heads, width // self._heads])
-        query, key, value = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
-        shares = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + padding)
-        context = tf.reshape(tf.transpose(tf.matmul(shares, value), [0, 2, 1, 3]), [batch * length, width])
-        x = layer.attention_norm(x + _float32(layer.output(context)), self._epsilon)
-        hidden = _ACTIVATIONS[self._activation](layer.inner(x))
-        return layer.final_norm(x + _float32(layer.outer(hidden)), self._epsilon)
 
 
 class KerasEncoder(tf.Module):
@@ -166,9 +116,7 @@ class _Norm(tf.Module):
         self.gamma, self.beta = (constant(each.numpy(), tf.float32) for each in (norm.gamma, norm.beta))
 
     def __call__(self, x: tf.Tensor, epsilon: float) -> tf.Tensor:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
-        return centred * scale * self.gamma + self.beta
+        return normalised(x, epsilon, self.gamma, self.beta)
 
 
 class _Layer(tf.Module):
@@ -182,7 +130,3 @@ class _Layer(tf.Module):
         self.inner = _Dense(layer._feedforward_intermediate_dense, stored=stored, frozen=frozen)
         self.outer = _Dense(layer._feedforward_output_dense, stored=stored, frozen=frozen)
         self.final_norm = _Norm(layer._feedforward_layer_norm)
-
-
-def _float32(x: tf.Tensor) -> tf.Tensor:
-    return tf.cast(x, tf.float32)

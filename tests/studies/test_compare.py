@@ -275,11 +275,15 @@ BAD = {
         "mood: [80.0, 1.0]",
         r"published\.scores\.paper\.mood: needs a number for each point, 1; received 2",
     ),
-    "task": ("{mood: {}, pick: {seeds: 1, also: [map, mrr]}}", "{moot: {}}", r"unknown task of the stages 'moot'\. Did you mean 'mood'"),
+    "task": (
+        "{mood: {}, pick: {seeds: 1, also: [map, mrr]}}",
+        "{moot: {}}",
+        r"unknown task of the stages 'moot'\. Did you mean 'mood'",
+    ),
     "metric": (
         "also: [map, mrr]",
         "also: [map, mar]",
-        r"study\.yaml: tasks\.pick\.also: unknown metric of the task 'mar'\. Did you mean 'map'",
+        r"study\.yaml: tasks\.pick\.also: unknown metric of the task 'mar'\..* Known: accuracy_at_1, map, mrr",
     ),
     "seeds of a point": (
         "bootstrap: 50",
