@@ -206,7 +206,7 @@ class RuntimeConfig:
     # Of the encoder; weights, heads and losses are float32. mixed_float16 scales the loss and skips steps that overflow.
     precision: Annotated[str, one_of("float32", "mixed_bfloat16", "mixed_float16")] = "float32"
     deterministic: bool = False
-    # How a training step goes through the encoder: fused kernels (not float16), KerasHub's layers, or what suits the device.
+    # The encoder's way: fused kernels (scoring: few operations; not in float16), KerasHub's layers, or what suits the device.
     encoder: Annotated[str, one_of("auto", "fused", "reference")] = "auto"
     recompute: bool = False  # fused kernels: compute each layer again for its gradient; less memory, slower steps
 
