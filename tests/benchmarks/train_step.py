@@ -1,7 +1,7 @@
 """One training step: this project (fused, reference) beside plain Keras and PyTorch, on the same weights, batches and rule.
 
-Command: python -m tests.benchmarks.train_step [--models minilm,base] [--lengths 64,128] [--only bfloat16] [--repeats 7] [--tasks 64] [--real 40]
-    [--buckets 8,16,32,64] [--json FILE]
+Command: python -m tests.benchmarks.train_step [--models minilm,base,words] [--lengths 64,128] [--only bfloat16] [--repeats 7] [--tasks 64]
+    [--real 40] [--buckets 8,16,32,64] [--json FILE]
 
 A step is forward pass, backward pass, clipping to a global norm of 1 and one Adamax update, batch 32, dropout 0.1. Differences:
 this project drops 26/256 instead of 0.1 in its fused pass; PyTorch's autocast keeps the residual stream in float32, Keras'
@@ -26,6 +26,7 @@ from transformers import BertConfig, BertModel
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import DataConfig, ExperimentConfig, OptimizerConfig
+from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.tasks import TaskSpec
 from tests.benchmarks.input_pipeline import ENCODER, glue_tasks
 from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, report, table
@@ -46,16 +47,19 @@ def weights_folder() -> Path:
 SOURCES = {
     "minilm": ENCODER,
     "base": f"random://layers=12,hidden=768,heads=12,intermediate=3072,positions=512,vocab={weights_folder() / 'vocab.txt'}",
+    "words": "words://layers=4,hidden=300,heads=6,intermediate=512,embedding=384,positions=512",  # only this project has it
 }
+SIZES = {"minilm": (6, 384, 1536), "base": (12, 768, 3072), "words": (4, 300, 512)}  # layers, d, feed-forward
+WORDS = (*SPECIAL_TOKENS, *(f"word{index}" for index in range(100_000)))
 
 
-def batch_of(length: int, seed: int = 0) -> dict[str, np.ndarray]:
+def batch_of(length: int, seed: int = 0, rows: int = BATCH) -> dict[str, np.ndarray]:
     """Return a batch without padding."""
     random = np.random.default_rng(seed)
-    ids = random.integers(1000, 30_000, (BATCH, length))
+    ids = random.integers(1000, 30_000, (rows, length))
     shape = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": np.ones_like(ids)}
-    label = random.integers(0, 2, BATCH)
-    others = {"group": np.arange(BATCH), "task_id": np.zeros(BATCH)}
+    label = random.integers(0, 2, rows)
+    others = {"group": np.arange(rows), "task_id": np.zeros(rows)}
     arrays = {name: values.astype(np.int32) for name, values in (shape | others).items()}
     return arrays | {"label": label.astype(np.float32)}
 
@@ -65,7 +69,8 @@ def our_step(
 ) -> Step:
     """Return this project's step."""
     keras.config.set_dtype_policy(policy)
-    encoder = mtdnn.load_encoder(source, dropout=0.1, seed=1)
+    vocabulary = WORDS if source == SOURCES["words"] else None
+    encoder = mtdnn.load_encoder(source, dropout=0.1, seed=1, vocabulary=vocabulary)
     encoder.backbone.fused, encoder.backbone.recompute = fused, recompute
     trainer = mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
     trainer.compile(mtdnn.build_optimizer(OptimizerConfig(schedule="constant"), 1000))
@@ -145,9 +150,9 @@ def peak_flops(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
     return 2 * size**3 / float(np.median(times))
 
 
-def step_flops(source: str, length: int) -> float:
-    """Return the operations of a step's matrix products: three times those of the forward pass."""
-    layers, d, inner = (6, 384, 1536) if source == ENCODER else (12, 768, 3072)
+def step_flops(model: str, length: int) -> float:
+    """Return the operations of a step's matrix products in the layers: three times those of the forward pass."""
+    layers, d, inner = SIZES[model]
     per_token = layers * (2 * (4 * d * d + 2 * d * inner) + 4 * length * d)
     return 3.0 * per_token * BATCH * length
 
@@ -158,13 +163,14 @@ def measure(model: str, lengths: Sequence[int], repeats: int, peaks: dict[str, f
     They are made once: weights and slots of all of them are in memory together, of BERT-base 1.8 GB each.
     """
     source = SOURCES[model]
-    steps = {name: build(source) for name, build in CANDIDATES.items() if only in name}
+    wanted = "this project" if model == "words" else ""
+    steps = {name: build(source) for name, build in CANDIDATES.items() if only in name and wanted in name}
     for length in lengths:
         batch = batch_of(length)
         calls = {name: (lambda step=step, batch=batch: step(batch)) for name, step in steps.items()}
         times = medians(interleaved_seconds(calls, repeats))
         best = min((seconds for name, seconds in times.items() if name.startswith("PyTorch")), default=math.nan)
-        flops = step_flops(source, length)
+        flops = step_flops(model, length)
         rows = [
             (
                 name,
