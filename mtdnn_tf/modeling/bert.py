@@ -72,7 +72,7 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
     def fused_pass(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
         """Return the outputs of `FusedBert`."""
         seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
-        return FusedBert(self, training=True, seed=seed)(inputs, first_tokens)
+        return FusedBert(self, seed)(inputs, first_tokens)
 
     def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
         """Return the outputs of `LiveBert`, float32."""

@@ -23,14 +23,13 @@ _ROWS = 8  # batches are filled up to a multiple: every shape compiles its own k
 
 
 class FusedPass:
-    """One forward pass; its gradient comes from the kernels. What differs between encoders is below it."""
+    """One forward pass of a training step; its gradient comes from the kernels. What differs between encoders is below it."""
 
-    def __init__(self, backbone: Any, training: bool, seed: tf.Tensor | None) -> None:
-        """Take an `EncoderBackbone`; in training, a seed `[2] int32` that all dropout masks of this pass come from."""
+    def __init__(self, backbone: Any, seed: tf.Tensor | None) -> None:
+        """Take an `EncoderBackbone`, and a seed `[2] int32` that all dropout masks of this pass come from (None: no dropout)."""
         self._backbone = backbone
         self._dtype = tf.as_dtype(backbone.compute_dtype)
-        self._training = training
-        self._levels = dropped_levels(backbone.dropout) if training else 0
+        self._levels = dropped_levels(backbone.dropout)
         self._seed, self._sites = seed, 0
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -181,8 +180,7 @@ class FusedWords(FusedPass):
         backbone, mask = self._backbone, inputs["padding_mask"]
         batch, length = tf.unstack(tf.shape(mask))
         vectors = tf.gather(whole(backbone.token_embedding.embeddings), tf.reshape(inputs["token_ids"], [-1]))
-        levels = dropped_levels(backbone.embedding_dropout) if self._training else 0
-        vectors = self._dropped(tf.cast(vectors, self._dtype), levels)
+        vectors = self._dropped(tf.cast(vectors, self._dtype), dropped_levels(backbone.embedding_dropout))
         words = tf.matmul(vectors, self._matrix(backbone.embedding_map.kernel))
         # Positions and bias are added as products with ones: their gradients are then summed in float32 (see `fused_ops`).
         places = self._matrix(backbone.learned_positions.position_embeddings)[:length]

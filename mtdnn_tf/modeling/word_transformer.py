@@ -140,7 +140,7 @@ class WordTransformer(EncoderBackbone, keras.Model):
         """Return the outputs of `FusedWords`."""
         drops = (self.embedding_dropout_layer, *(layer.attention_dropout for layer in self.transformer_layers))
         seed = next((drop.seed_generator.next() for drop in drops if drop.rate), None)
-        return FusedWords(self, training=True, seed=seed)(inputs, first_tokens)
+        return FusedWords(self, seed)(inputs, first_tokens)
 
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
         """See `EncoderBackbone`."""
