@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import select_tasks
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.training import checkpoints
 
@@ -67,7 +68,8 @@ def test_patience_is_counted_on_after_an_interruption(stopped, tmp_path, capsys)
 
 def test_between_scored_epochs_checkpoints_alone_are_written(path):
     options = ["training.score_every=2", "training.epochs=5", "training.keep_checkpoints=100"]
-    run = run_experiment(mtdnn.load_config(path, options), path.parent / "every_second", verbose=0).run
+    config = select_tasks(mtdnn.load_config(path, options), ["mood"])
+    run = run_experiment(config, path.parent / "every_second", verbose=0).run
     assert [line["epoch"] for line in _events(run.model_dir, "dev")] == [1, 3, 4]
     states = [checkpoints.read_state(folder) for folder in sorted((run.model_dir / "checkpoints").iterdir())]
     assert [state.epoch for state in states] == [1, 2, 3, 4, 5]
@@ -76,7 +78,7 @@ def test_between_scored_epochs_checkpoints_alone_are_written(path):
 
 
 def test_patience_counts_scored_epochs(path, capsys):
-    config = mtdnn.load_config(path, [*STILL, "training.score_every=2", "training.patience=1"])
+    config = select_tasks(mtdnn.load_config(path, [*STILL, "training.score_every=2", "training.patience=1"]), ["mood"])
     run = run_experiment(config, path.parent / "patient", verbose=0).run
     assert [line["epoch"] for line in _events(run.model_dir, "dev")] == [1, 3]
     assert "1 scored epochs (training.patience)" in capsys.readouterr().out
