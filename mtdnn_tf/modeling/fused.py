@@ -8,13 +8,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.backbone import put_first, without_first
-from mtdnn_tf.modeling.bert_inference import whole
+from mtdnn_tf.modeling.backbone import put_first, whole, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
     bias_dropout_residual_norm,
     dropped_levels,
+    kept,
     random_bytes,
 )
 
@@ -115,8 +115,7 @@ class FusedPass:
     def _dropped(self, x: tf.Tensor, levels: int) -> tf.Tensor:
         if not levels:
             return x
-        keep = self._bytes(tf.shape(x)) >= tf.constant(levels, tf.uint8)
-        return x * tf.cast(tf.where(keep, 256 / (256 - levels), 0.0), self._dtype)
+        return x * tf.cast(kept(self._bytes(tf.shape(x)), levels), self._dtype)
 
     def _matrix(self, variable: Any, shape: list[int] | None = None) -> tf.Tensor:
         value = tf.cast(whole(variable), self._dtype)

@@ -21,9 +21,7 @@ class Point:
 
     x: float
     changes: Branch
-    seeds: Mapping[str, int] = field(
-        default_factory=dict
-    )  # so many of the seeds for a task at this point; else its own number
+    seeds: Mapping[str, int] = field(default_factory=dict)  # so many of the seeds for a task here; else its own number
 
 
 @dataclass(frozen=True)
