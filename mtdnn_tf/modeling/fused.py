@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.modeling.backbone import put_first, whole, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
@@ -36,10 +37,7 @@ class FusedPass:
         """Return the encoder's outputs; see `EncoderBackbone`."""
         backbone = self._backbone
         rows = tf.shape(inputs["token_ids"])[0]
-        filled = {
-            name: tf.pad(inputs[name], [[0, -rows % _ROWS], [0, 0]])
-            for name in ("token_ids", "segment_ids", "padding_mask")
-        }
+        filled = {name: tf.pad(inputs[name], [[0, -rows % _ROWS], [0, 0]]) for name in INPUTS}
         if first_tokens is not None:
             first_tokens = tf.pad(first_tokens, [[0, -rows % _ROWS], [0, 0], [0, 0]])
         x, mask = self._embedded(filled, first_tokens)  # [batch length, d]
