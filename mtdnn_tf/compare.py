@@ -37,6 +37,7 @@ _PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind o
 
 def main() -> None:
     """Read the flags and the study, train what remains, write and show the tables."""
+    cli.refuse_flags("a study has many runs; --output_dir names their folder", ["model_dir"])
     path = cli.file_of_several_runs("configs/studies/multi_against_single.yaml")
     study = read_study(path)
     split = study.options.split
