@@ -308,8 +308,8 @@ BAD = {
     ),
     "another main metric": (
         'title: "one & one"',
-        "set: {tasks: {pick: {main_metric: mrr}}}",
-        r"arms\.tuned: tasks\.pick\.main_metric: must be one in all arms.* received 'mrr', and 'map' of an arm before",
+        "set: {tasks: {pick: {main_metric: accuracy_at_1}}}",
+        r"arms\.tuned: tasks\.pick\.main_metric: must be one in all arms.* received 'accuracy_at_1', and",
     ),
     "no budget": ("budget: one epoch\n", "", r"budget: is missing"),
     "pair": ("keep: results", "compare: [[tuned, moot]]", r"study\.yaml:\d+: compare: unknown scored arm 'moot'"),
