@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -14,6 +15,8 @@ from absl import app, flags, logging
 from mtdnn_tf.config import ExperimentConfig, load_config, select_tasks
 from mtdnn_tf.errors import Interrupted, UserError
 
+CHANGES = ("set", "tasks", "strategy", "precision", "seed", "deterministic")  # flags that change a configuration
+FIXED = tuple(name for name in CHANGES if name != "precision")  # of a run that is opened again
 PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
@@ -48,6 +51,17 @@ def config_from_flags() -> ExperimentConfig:
         raise UserError("--config is missing: name a YAML file, as in --config=configs/quickstart/quickstart.yaml")
     config = load_config(_CONFIG.value, overrides_from_flags(), _TASK_FILES.value)
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
+
+
+def refuse_flags(reason: str, names: Sequence[str] = CHANGES) -> None:
+    """Refuse common flags that an entry point does not read.
+
+    Raises:
+        UserError: one of them is there.
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name}: {reason}; remove the flag")
 
 
 def tasks_from_flags() -> list[str] | None:
@@ -105,8 +119,23 @@ def tasks_config_from_flags() -> ExperimentConfig:
         return config_from_flags()
     from mtdnn_tf.evaluation.runs import read_run_config  # which imports TensorFlow
 
+    refuse_flags("a run keeps its configuration", [name for name in CHANGES if name != "tasks"])
     config = read_run_config(model_dir_from_flags())
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
+
+
+def prepare_as_trained(model_dir: Path) -> None:
+    """Set this process up to compute as a run's scores were computed, or in --precision.
+
+    Raises:
+        UserError: the directory is no run.
+    """
+    from mtdnn_tf.evaluation.runs import read_run_config  # which imports TensorFlow
+    from mtdnn_tf.experiment import prepare_runtime
+
+    config = read_run_config(model_dir)
+    precision = _PRECISION.value or config.runtime.precision
+    prepare_runtime(replace(config, runtime=replace(config.runtime, precision=precision, strategy="none")))
 
 
 def start_tensorflow() -> None:

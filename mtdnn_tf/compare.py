@@ -7,7 +7,6 @@ another part later adds to it. results.json, report.html and table.md tell of al
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -37,13 +36,13 @@ _PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind o
 
 def main() -> None:
     """Read the flags and the study, train what remains, write and show the tables."""
+    cli.refuse_flags("a study has many runs; --output_dir names their folder", ["model_dir"])
     path = cli.file_of_several_runs("configs/studies/multi_against_single.yaml")
     study = read_study(path)
     split = study.options.split
     folder = Path(_OUTPUT_DIR.value or Path("runs") / Path(path).stem)
     runs = study.plan(folder, cli.overrides_from_flags())
     wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
-    command = shlex.join(["python", "-m", "mtdnn_tf.compare", *sys.argv[1:]])
     if _DRY_RUN.value or _PLAN.value:
         ledger = Ledger(folder / "runs")
         states = states_of(runs, ledger, split)
@@ -57,8 +56,15 @@ def main() -> None:
         states = states_of(runs, Ledger(folder / "runs"), split)
         if study.options.without_train_rows:
             cli.start_tensorflow()  # which reading rows takes
-        print(f"\n{write_study(study, runs, states, folder, command)}")
+        print(f"\n{write_study(study, runs, states, folder, _command(path, folder))}")
     print(f"study: {folder}  (report.html, results.json, table.md; runs/ with a report of each)")
+
+
+def _command(path: str, folder: Path) -> str:
+    """Return what makes all runs of the study, whichever were trained now."""
+    words = [f"--config={path}", f"--output_dir={folder}", *(f"--set={each}" for each in cli.overrides_from_flags())]
+    jobs = [f"--jobs={_JOBS.value}"] if _JOBS.value > 1 else []
+    return shlex.join(["python", "-m", "mtdnn_tf.compare", *words, *jobs])
 
 
 def _seeds() -> list[int] | None:

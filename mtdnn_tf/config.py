@@ -190,9 +190,8 @@ class TrainingConfig:
     init_heads: Annotated[str, one_of("kept", "stripped")] = "kept"  # stripped: of init_from only the encoder is
     best_metric: str = "average"  # average of main metrics, or <task>/<metric>
     score_every: Count = 1  # epochs between scorings of the development sets; the last epoch is scored whatever it is
-    patience: CountOrNone = (
-        0  # scored epochs in a row without a better best_metric after which training stops; 0: it does not
-    )
+    # Scored epochs in a row without a better best_metric after which training stops; 0: it does not.
+    patience: CountOrNone = 0
     # Decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999; None, 0: no average.
     ema: Share | None = None
     log_every: Count = 50  # steps between lines of metrics.jsonl, and of the screen where it is no terminal

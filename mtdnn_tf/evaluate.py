@@ -61,6 +61,7 @@ def score_saved_model(folder: str, split: str) -> None:
 
 def score_run(split: str) -> None:
     """Load the run, score it, print the table, write the JSON."""
+    cli.refuse_flags("a run is scored as it was trained, with all its tasks", cli.FIXED)
     model_dir = cli.model_dir_from_flags()
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.evaluate import SplitScorer
@@ -72,6 +73,7 @@ def score_run(split: str) -> None:
     from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
     from mtdnn_tf.training.checkpoints import read_state
 
+    cli.prepare_as_trained(model_dir)
     run = load_run(model_dir)
     if _TASK_ATTENTION.value:
         attention = task_attention(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
@@ -80,8 +82,8 @@ def score_run(split: str) -> None:
     scores = scorer()
     unseen = {"without_train_rows": scores_without_train_rows(scorer, run.tasks)} if _WITHOUT_TRAIN_ROWS.value else {}
     output = _OUTPUT.value or model_dir / f"scores_{split}.json"
-    write_scores(output, split, scores, **unseen)
     write_predictions(model_dir / "predictions", scorer, split)
+    write_scores(output, split, scores, **unseen)  # last: where these are, all is
     if _SCORE_FILES.value:
         write_score_files(_SCORE_FILES.value, scorer, split, read_state(find_weights(model_dir)).epoch)
     print(f"{score_table(scores, run.tasks)}\n")

@@ -35,6 +35,7 @@ _CHECK = flags.DEFINE_bool(
 
 def main() -> None:
     """Load the run, export it, say how to use it."""
+    cli.refuse_flags("a run is exported as it was trained, in float32 or as --weights says")
     model_dir = cli.model_dir_from_flags()
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.runs import load_run

@@ -39,6 +39,7 @@ _SPLIT_DEV = flags.DEFINE_float("split_dev", None, "Share of the rows to hold ou
 
 def main() -> None:
     """Read the flags, guess, write, show."""
+    cli.refuse_flags("there is no configuration yet", ["config", "task_file", "model_dir", *cli.CHANGES])
     share, wishes = _share(), Wishes(_TYPE.value, tuple(_TEXT.value), _LABEL.value)
     if len(wishes.text) > 2:
         raise UserError(f"--text: name one column or two, received {len(wishes.text)}")

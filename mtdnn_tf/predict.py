@@ -31,16 +31,19 @@ def main() -> None:
         raise UserError("give either --model_dir (a run) or --saved_model (an exported text model)")
     if _TASK.value is None:
         raise UserError("--task is missing: name the task that answers")
+    cli.refuse_flags("a model answers as it was trained", cli.FIXED)
     cli.start_tensorflow()
     from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, read_input, score_input
     from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
     from mtdnn_tf.files import write_text_atomically
 
-    answerer = (
-        SavedModelAnswerer(_SAVED_MODEL.value, _TASK.value)
-        if _SAVED_MODEL.value
-        else RunAnswerer(cli.model_dir_from_flags(), _TASK.value)
-    )
+    answerer: SavedModelAnswerer | RunAnswerer
+    if _SAVED_MODEL.value:
+        cli.refuse_flags("an exported model answers in the format of its weights", ["precision"])
+        answerer = SavedModelAnswerer(_SAVED_MODEL.value, _TASK.value)
+    else:
+        cli.prepare_as_trained(cli.model_dir_from_flags())
+        answerer = RunAnswerer(cli.model_dir_from_flags(), _TASK.value)
     examples = read_input(answerer.task, _INPUT.value)
     rows = answerer(examples)
     output = Path(_OUTPUT.value) if _OUTPUT.value else None

@@ -13,7 +13,7 @@ from mtdnn_tf import cli
 from mtdnn_tf.studies.planned import Grid, plan_runs
 from mtdnn_tf.studies.progress import Ledger, states_of, summary
 from mtdnn_tf.studies.running import KEEP, run_all
-from mtdnn_tf.studies.stages import read_body, read_stages
+from mtdnn_tf.studies.stages import read_body, read_stages, refuse_unknown_keys
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Says what remains to be trained, and trains nothing.")
 _JOBS = flags.DEFINE_integer(
@@ -29,7 +29,9 @@ _KEEP = flags.DEFINE_enum(
 
 def main() -> None:
     """Read the flags and the stages, train what remains, say where things are."""
-    stages = read_stages(read_body(cli.file_of_several_runs("configs/recipes/mt_dnn_minilm.yaml")), "stages")
+    body = read_body(cli.file_of_several_runs("configs/recipes/mt_dnn_minilm.yaml"))
+    refuse_unknown_keys(body, ("config", "set", "stages"))
+    stages = read_stages(body, "stages")
     model_dir = cli.model_dir_from_flags()
     tasks = cli.tasks_from_flags()
     grid = Grid(tasks=tuple(tasks) if tasks else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -40,10 +41,28 @@ def test_train_prints_scores_places_and_the_next_command(trained):
 
 def test_evaluate_writes_what_it_prints(trained):
     folder, _ = trained
+    predictions = (folder / "runs" / "small" / "predictions" / "close_dev.tsv").read_text()
     done = run("evaluate", "--model_dir=runs/small", "--split=dev", cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert (folder / "runs" / "small" / "predictions" / "close_dev.tsv").read_text() == predictions
     scores = json.loads((folder / "runs" / "small" / "scores_dev.json").read_text())
     assert scores["average"] == pytest.approx(json.loads((folder / "runs/small/scores.json").read_text())["average"])
+
+
+def test_a_run_is_scored_in_the_precision_that_it_was_trained_in(trained):
+    folder, _ = trained
+    shutil.copytree(folder / "runs" / "small", folder / "runs" / "rounded")
+    config = folder / "runs" / "rounded" / "config.yaml"
+    assert "  precision: float32\n" in config.read_text()
+    config.write_text(config.read_text().replace("  precision: float32\n", "  precision: mixed_bfloat16\n"))
+    done = run("evaluate", "--model_dir=runs/rounded", "--split=dev", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    first, rounded = (
+        [float(line.split("\t")[2]) for line in path.read_text().splitlines()[1:]]
+        for path in (folder / "runs" / name / "predictions" / "close_dev.tsv" for name in ("small", "rounded"))
+    )
+    assert first != rounded
+    assert rounded == pytest.approx(first, rel=0.05, abs=0.05)
 
 
 def test_predict_answers_lines_of_standard_input(trained):
@@ -132,6 +151,15 @@ BAD = [
     (["predict", "--task=mood"], "--model_dir"),
     (["evaluate", "--model_dir=nowhere"], "not a run directory"),
     (["evaluate", "--config=small.yaml", "--saved_model=nowhere"], "holds no SavedModel"),
+    (["evaluate", "--model_dir=nowhere", "--tasks=mood"], "--tasks: a run is scored as it was trained"),
+    (["evaluate", "--model_dir=nowhere", "--saved_model=nowhere", "--seed=1"], "--seed: a run keeps its configuration"),
+    (
+        ["export", "--model_dir=nowhere", "--precision=mixed_bfloat16"],
+        "--precision: a run is exported as it was trained",
+    ),
+    (["predict", "--model_dir=nowhere", "--task=mood", "--set=data.max_length=16"], "--set: a model answers as it was"),
+    (["compare", "--config=small.yaml", "--model_dir=nowhere"], "--output_dir names their folder"),
+    (["init", "--train=mood.tsv", "--config=small.yaml"], "--config: there is no configuration yet"),
 ]
 
 

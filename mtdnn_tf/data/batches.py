@@ -15,9 +15,10 @@ from mtdnn_tf.data.text import Tokenizer, pack, with_masks
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
 
+INPUTS = ("token_ids", "segment_ids", "padding_mask")  # of every encoder, each `[batch, length] int32`
 # What every batch holds, whichever its task: the signature of steps, so that each is traced once.
 BATCH_SPEC = {
-    **{name: tf.TensorSpec([None, None], tf.int32, name=name) for name in ("token_ids", "segment_ids", "padding_mask")},
+    **{name: tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS},
     "label": tf.TensorSpec([None], tf.float32, name="label"),
     **{name: tf.TensorSpec([None], tf.int32, name=name) for name in ("group", "task_id")},
 }

@@ -15,14 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig
-from mtdnn_tf.data.batches import BATCH_SPEC, evaluation_batches
+from mtdnn_tf.data.batches import BATCH_SPEC, INPUTS, evaluation_batches
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.charts import attention_map
 from mtdnn_tf.evaluation.pages import whole_page
 from mtdnn_tf.files import write_text_atomically
-from mtdnn_tf.modeling.model import INPUTS, first_tokens
+from mtdnn_tf.modeling.model import first_tokens
 from mtdnn_tf.tasks import TaskSpec
 
 

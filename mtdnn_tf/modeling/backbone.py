@@ -129,6 +129,11 @@ def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
     return together, ops.concatenate([seen, padding_mask[:, 1:]], axis=1)
 
 
+def whole(variable: Any) -> Any:
+    """Return a Keras variable's TensorFlow variable; under mixed precision `value` is a rounded copy inside a layer's call."""
+    return variable._value
+
+
 def without_first(padding_mask: Any) -> Any:
     """Return the mask `[batch, length]` with column 0 counted as padding."""
     return ops.concatenate([ops.zeros_like(padding_mask[:, :1]), padding_mask[:, 1:]], axis=1)

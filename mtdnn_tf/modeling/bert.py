@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import keras_hub
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
-from mtdnn_tf.modeling.bert_inference import LiveBert
+from mtdnn_tf.modeling.bert_inference import BertInference, LiveWeights
 from mtdnn_tf.modeling.fused import FusedBert
 from mtdnn_tf.seeds import derive_seed
 
@@ -75,8 +76,8 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
         return FusedBert(self, seed)(inputs, first_tokens)
 
     def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
-        """Return the outputs of `LiveBert`, float32."""
-        return LiveBert(self)(inputs, first_tokens)
+        """Return the outputs of `BertInference`, float32."""
+        return BertInference(self, LiveWeights(tf.as_dtype(self.compute_dtype)))(inputs, first_tokens)
 
     def _embedded(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> tuple[Any, Any]:
         """Return the first layer's input `[batch, k + length - 1, d]` and its padding mask."""

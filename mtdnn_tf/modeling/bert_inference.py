@@ -10,11 +10,12 @@ bfloat16 weights that halves the error and costs next to no time, as TensorFlow 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.backbone import put_first
+from mtdnn_tf.modeling.backbone import put_first, whole
 
 _PADDING = -1e9  # added to the scores of padding
 _ACTIVATIONS = {
@@ -24,36 +25,59 @@ _ACTIVATIONS = {
 }
 
 Rows = Callable[[tf.Tensor], tf.Tensor]  # ids `[...]` to vectors `[..., d] float32`, or rows `[n, d]` to `[n, outputs]`
+Norm = Callable[[tf.Tensor, float], tf.Tensor]  # LayerNorm of `[n, d] float32` with an epsilon
 
 
-class Layer(Protocol):
-    """What one layer is computed by. Dense layers return the format of the weights; norms take and return float32, and an epsilon."""
+class Weights(Protocol):
+    """Where weights come from, and in what format products with them are computed."""
 
-    projections: Rows  # query (with the scale of the scores), key and value, side by side
-    output: Rows
-    attention_norm: Callable[[tf.Tensor, float], tf.Tensor]
-    inner: Rows
-    outer: Rows
-    final_norm: Callable[[tf.Tensor, float], tf.Tensor]
+    @property
+    def compute(self) -> tf.DType:
+        """The format of products."""
+
+    def table(self, variable: Any) -> Rows:
+        """Return the lookup in an embedding table."""
+
+    def norm(self, norm: Any) -> Norm:
+        """Return a LayerNorm with the gamma and beta of this layer."""
+
+    def product(self, parts: Sequence[Any], factors: Sequence[float] = (1.0,)) -> Rows:
+        """Return one product for dense layers of the same input, side by side, each times its factor; its format is `compute`."""
 
 
-class BertInference:
-    """The arithmetic; a subclass says where weights come from."""
+class Layer(tf.Module):
+    """What one layer is computed by."""
 
-    token: Rows
-    position: Rows
-    segment: Rows
-    norm: Callable[[tf.Tensor, float], tf.Tensor]
-    layers: Sequence[Layer]
-    pooler: Rows
+    def __init__(self, layer: Any, scale: float, weights: Weights) -> None:
+        """Take a layer of a `BertEncoder`, and what scores are multiplied by."""
+        super().__init__()
+        attention = layer._self_attention_layer
+        inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
+        self.projections = weights.product(inputs, (scale, 1.0, 1.0))
+        self.output = weights.product([attention._output_dense])
+        self.attention_norm = weights.norm(layer._self_attention_layer_norm)
+        self.inner = weights.product([layer._feedforward_intermediate_dense])
+        self.outer = weights.product([layer._feedforward_output_dense])
+        self.final_norm = weights.norm(layer._feedforward_layer_norm)
 
-    def __init__(self, backbone: Any, compute: tf.DType, **options: Any) -> None:
-        """Take a `BertEncoder` and what its products are computed in."""
-        super().__init__(**options)
-        self._compute = compute
+
+class BertInference(tf.Module):
+    """The inference of a `BertEncoder` on weights from somewhere."""
+
+    def __init__(self, backbone: Any, weights: Weights) -> None:
+        """Take the encoder, and where its weights come from."""
+        super().__init__(name="encoder")
+        self._compute = weights.compute
         self._heads, self._width = backbone.num_heads, backbone.hidden_dim
         self._activation = backbone.hidden_activation
         self._epsilon = backbone.layer_norm_epsilon
+        self.token = weights.table(backbone.token_embedding.embeddings)
+        self.position = weights.table(backbone.position_embedding.position_embeddings)
+        self.segment = weights.table(backbone.segment_embedding.embeddings)
+        self.norm = weights.norm(backbone.embeddings_layer_norm)
+        scale = (self._width // self._heads) ** -0.5
+        self.layers = [Layer(layer, scale, weights) for layer in backbone.transformer_layers]
+        self.pooler = weights.product([backbone.pooled_dense])
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Return the encoder's outputs, float32; see `EncoderBackbone`."""
@@ -91,59 +115,34 @@ class BertInference:
         return layer.final_norm(x + _float32(layer.outer(hidden)), self._epsilon)
 
 
-class LiveBert(BertInference):
-    """On the variables of a `BertEncoder` as they are at each call: what scores a model that is being trained."""
+@dataclass(frozen=True)
+class LiveWeights:
+    """An encoder's variables as they are at each call: what scores a model that is being trained."""
 
-    def __init__(self, backbone: Any) -> None:
-        """Compute products in the format that the encoder's policy says."""
-        compute = tf.as_dtype(backbone.compute_dtype)
-        super().__init__(backbone, compute)
-        self.token, self.position, self.segment = (
-            _looked_up(table)
-            for table in (
-                backbone.token_embedding.embeddings,
-                backbone.position_embedding.position_embeddings,
-                backbone.segment_embedding.embeddings,
-            )
-        )
-        self.norm = _norm(backbone.embeddings_layer_norm)
-        self.layers = [_LiveLayer(layer, self._width // self._heads, compute) for layer in backbone.transformer_layers]
-        self.pooler = _dense([backbone.pooled_dense], compute)
+    compute: tf.DType
 
+    def table(self, variable: Any) -> Rows:
+        """See `Weights`."""
+        return lambda ids: tf.gather(whole(variable), ids)
 
-class _LiveLayer:
-    def __init__(self, layer: Any, head_width: int, compute: tf.DType) -> None:
-        attention = layer._self_attention_layer
-        inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
-        self.projections = _dense(inputs, compute, [head_width**-0.5, 1.0, 1.0])
-        self.output = _dense([attention._output_dense], compute)
-        self.attention_norm = _norm(layer._self_attention_layer_norm)
-        self.inner = _dense([layer._feedforward_intermediate_dense], compute)
-        self.outer = _dense([layer._feedforward_output_dense], compute)
-        self.final_norm = _norm(layer._feedforward_layer_norm)
+    def norm(self, norm: Any) -> Norm:
+        """See `Weights`."""
+        return lambda x, epsilon: normalised(x, epsilon, whole(norm.gamma), whole(norm.beta))
 
+    def product(self, parts: Sequence[Any], factors: Sequence[float] = (1.0,)) -> Rows:
+        """See `Weights`."""
 
-def _looked_up(table: Any) -> Rows:
-    return lambda ids: tf.gather(whole(table), ids)
+        def apply(x: tf.Tensor) -> tf.Tensor:
+            kernels, biases = [], []
+            for part, factor in zip(parts, factors, strict=True):
+                bias, kernel = tf.reshape(whole(part.bias), [-1]), tf.convert_to_tensor(whole(part.kernel))
+                # Attention's kernels have the heads as an axis of their own: before the last or, towards the output, first.
+                kernels.append(tf.cast(factor * tf.reshape(kernel, [-1, bias.shape[0]]), self.compute))
+                biases.append(tf.cast(factor * bias, self.compute))
+            product = tf.matmul(tf.cast(x, self.compute), tf.concat(kernels, axis=1))
+            return tf.nn.bias_add(product, tf.concat(biases, axis=0))
 
-
-def _dense(parts: Sequence[Any], compute: tf.DType, factors: Sequence[float] = (1.0,)) -> Rows:
-    """Return one product for dense layers of the same input, side by side, each times its factor."""
-
-    def apply(x: tf.Tensor) -> tf.Tensor:
-        kernels, biases = [], []
-        for part, factor in zip(parts, factors, strict=True):
-            bias, kernel = tf.reshape(whole(part.bias), [-1]), tf.convert_to_tensor(whole(part.kernel))
-            # Attention's kernels have the heads as an axis of their own: before the last or, towards the output, first.
-            kernels.append(tf.cast(factor * tf.reshape(kernel, [-1, bias.shape[0]]), compute))
-            biases.append(tf.cast(factor * bias, compute))
-        return tf.nn.bias_add(tf.matmul(tf.cast(x, compute), tf.concat(kernels, axis=1)), tf.concat(biases, axis=0))
-
-    return apply
-
-
-def _norm(norm: Any) -> Callable[[tf.Tensor, float], tf.Tensor]:
-    return lambda x, epsilon: normalised(x, epsilon, whole(norm.gamma), whole(norm.beta))
+        return apply
 
 
 def normalised(x: tf.Tensor, epsilon: float, gamma: Any, beta: Any) -> tf.Tensor:
@@ -151,11 +150,6 @@ def normalised(x: tf.Tensor, epsilon: float, gamma: Any, beta: Any) -> tf.Tensor
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
     return centred * scale * gamma + beta
-
-
-def whole(variable: Any) -> Any:
-    """Return a Keras variable's TensorFlow variable; under mixed precision `value` is a rounded copy inside a layer's call."""
-    return variable._value
 
 
 def _float32(x: tf.Tensor) -> tf.Tensor:

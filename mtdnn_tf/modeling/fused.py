@@ -8,13 +8,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.backbone import put_first, without_first
-from mtdnn_tf.modeling.bert_inference import whole
+from mtdnn_tf.data.batches import INPUTS
+from mtdnn_tf.modeling.backbone import put_first, whole, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
     bias_dropout_residual_norm,
     dropped_levels,
+    kept,
     random_bytes,
 )
 
@@ -36,10 +37,7 @@ class FusedPass:
         """Return the encoder's outputs; see `EncoderBackbone`."""
         backbone = self._backbone
         rows = tf.shape(inputs["token_ids"])[0]
-        filled = {
-            name: tf.pad(inputs[name], [[0, -rows % _ROWS], [0, 0]])
-            for name in ("token_ids", "segment_ids", "padding_mask")
-        }
+        filled = {name: tf.pad(inputs[name], [[0, -rows % _ROWS], [0, 0]]) for name in INPUTS}
         if first_tokens is not None:
             first_tokens = tf.pad(first_tokens, [[0, -rows % _ROWS], [0, 0], [0, 0]])
         x, mask = self._embedded(filled, first_tokens)  # [batch length, d]
@@ -115,8 +113,7 @@ class FusedPass:
     def _dropped(self, x: tf.Tensor, levels: int) -> tf.Tensor:
         if not levels:
             return x
-        keep = self._bytes(tf.shape(x)) >= tf.constant(levels, tf.uint8)
-        return x * tf.cast(tf.where(keep, 256 / (256 - levels), 0.0), self._dtype)
+        return x * tf.cast(kept(self._bytes(tf.shape(x)), levels), self._dtype)
 
     def _matrix(self, variable: Any, shape: list[int] | None = None) -> tf.Tensor:
         value = tf.cast(whole(variable), self._dtype)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from mtdnn_tf.config import ModelConfig
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.modeling.head import Head
@@ -15,8 +16,6 @@ from mtdnn_tf.modeling.heads import build_head
 from mtdnn_tf.modeling.sharing import SHARING_MODES, Sharing, TaskToken, View, check_sharing
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
-
-INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
 
 def build_model(

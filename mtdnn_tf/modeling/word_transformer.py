@@ -14,6 +14,7 @@ import keras_hub
 import numpy as np
 from keras import ops
 
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first, without_first
 from mtdnn_tf.modeling.fused import FusedWords
@@ -106,8 +107,7 @@ class WordTransformer(EncoderBackbone, keras.Model):
         final_norm = _norm("final_norm")
 
         # === Functional model ===
-        names = ("token_ids", "segment_ids", "padding_mask")
-        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
         words = embedding_map(embedding_drop(token_embedding(inputs["token_ids"])))
         x = words + learned_positions(words)
         for layer in layers:

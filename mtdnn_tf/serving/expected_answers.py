@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, head_views, view_model
+from mtdnn_tf.modeling.model import head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.tasks import TaskSpec
 

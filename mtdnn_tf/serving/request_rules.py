@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.modeling.backbone import EncoderBackbone
-from mtdnn_tf.modeling.model import INPUTS
 
 
 def checked_texts(texts: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -8,6 +8,7 @@ anew, several times over.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,29 +18,16 @@ import tensorflow as tf
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.modeling.bert import BertEncoder
-from mtdnn_tf.modeling.bert_inference import BertInference, normalised
+from mtdnn_tf.modeling.bert_inference import BertInference, Norm, Rows, normalised
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, WeightFormat, constant
 
 
-class ServedEncoder(BertInference, tf.Module):
+class ServedEncoder(BertInference):
     """The weights of a `BertEncoder`, once, and its inference."""
 
     def __init__(self, backbone: BertEncoder, weights: str = "float32", frozen: bool = False) -> None:
         """Copy the weights as they are now into one of `WEIGHT_FORMATS`; frozen: the kernels as constants."""
-        stored = WEIGHT_FORMATS[weights]
-        super().__init__(backbone, stored.compute, name="encoder")
-        self.token, self.position, self.segment = (
-            stored.table(table.numpy(), stored.compute)
-            for table in (
-                backbone.token_embedding.embeddings,
-                backbone.position_embedding.position_embeddings,
-                backbone.segment_embedding.embeddings,
-            )
-        )
-        self.norm = _Norm(backbone.embeddings_layer_norm)
-        scale = (backbone.hidden_dim // backbone.num_heads) ** -0.5
-        self.layers = [_Layer(layer, scale, stored, frozen) for layer in backbone.transformer_layers]
-        self.pooler = _Dense(backbone.pooled_dense, stored=stored, frozen=frozen)
+        super().__init__(backbone, _CopiedWeights(WEIGHT_FORMATS[weights], frozen))
         # By the number of first tokens; hidden, as a tf.function in sight is traced anew when it is saved.
         functions: dict[int, Any] | None = {} if frozen else None
         self._functions = lambda: functions
@@ -90,11 +78,29 @@ def served_encoder(
     return KerasEncoder(backbone)
 
 
-class _Dense(tf.Module):
-    """One product for dense layers of the same input, side by side."""
+@dataclass(frozen=True)
+class _CopiedWeights:
+    """Copies of the weights as they are now, to be saved with the model; see `Weights`."""
 
-    def __init__(self, *parts: Any, stored: WeightFormat, frozen: bool, factors: Sequence[float] = (1.0,)) -> None:
-        """Take the layers, built, how to store them, and what each one's output is multiplied by."""
+    stored: WeightFormat
+    frozen: bool
+
+    @property
+    def compute(self) -> tf.DType:
+        return self.stored.compute
+
+    def table(self, variable: Any) -> Rows:
+        return self.stored.table(variable.numpy(), self.stored.compute)
+
+    def norm(self, norm: Any) -> Norm:
+        return _Norm(norm)
+
+    def product(self, parts: Sequence[Any], factors: Sequence[float] = (1.0,)) -> Rows:
+        return _Dense(parts, factors, self.stored, self.frozen)
+
+
+class _Dense(tf.Module):
+    def __init__(self, parts: Sequence[Any], factors: Sequence[float], stored: WeightFormat, frozen: bool) -> None:
         super().__init__()
         pairs = list(zip(parts, map(np.float32, factors), strict=True))
         biases = [factor * part.bias.numpy().reshape(-1) for part, factor in pairs]
@@ -117,16 +123,3 @@ class _Norm(tf.Module):
 
     def __call__(self, x: tf.Tensor, epsilon: float) -> tf.Tensor:
         return normalised(x, epsilon, self.gamma, self.beta)
-
-
-class _Layer(tf.Module):
-    def __init__(self, layer: Any, scale: float, stored: WeightFormat, frozen: bool) -> None:
-        super().__init__()
-        attention = layer._self_attention_layer
-        inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
-        self.projections = _Dense(*inputs, stored=stored, frozen=frozen, factors=(scale, 1.0, 1.0))
-        self.output = _Dense(attention._output_dense, stored=stored, frozen=frozen)
-        self.attention_norm = _Norm(layer._self_attention_layer_norm)
-        self.inner = _Dense(layer._feedforward_intermediate_dense, stored=stored, frozen=frozen)
-        self.outer = _Dense(layer._feedforward_output_dense, stored=stored, frozen=frozen)
-        self.final_norm = _Norm(layer._feedforward_layer_norm)

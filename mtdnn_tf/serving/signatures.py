@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import Tokenizer, encode_texts
-from mtdnn_tf.modeling.model import INPUTS, first_tokens, head_views, view_model
+from mtdnn_tf.modeling.model import first_tokens, head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
 from mtdnn_tf.serving.served_encoder import served_encoder

@@ -69,13 +69,17 @@ def _by_task(results: Iterable[Result]) -> dict[str, _Runs]:
 
 def _paired(first: _Runs, second: _Runs) -> dict[int, tuple[Result, Result]]:
     """Pair runs by seed; an arm of one run for all seeds is paired with each of the other's."""
-    if all(result.run.stage.options.seed is not None for result in second.values()):
+    if _is_one_run(second):
         [only] = second.values()
         return {seed: (result, only) for seed, result in first.items()}
-    if all(result.run.stage.options.seed is not None for result in first.values()):
+    if _is_one_run(first):
         [only] = first.values()
         return {seed: (only, result) for seed, result in second.items()}
     return {seed: (first[seed], second[seed]) for seed in first if seed in second}
+
+
+def _is_one_run(runs: _Runs) -> bool:
+    return all(result.run.stage.options.seed is not None for result in runs.values())
 
 
 def _compare_arms(
@@ -86,6 +90,9 @@ def _compare_arms(
     }
     paired = {task: pairs for task, pairs in paired.items() if pairs}
     differences = {task: [one.score - two.score for one, two in pairs.values()] for task, pairs in paired.items()}
+    for task, values in differences.items():
+        if _is_one_run(first[task]) or _is_one_run(second[task]):
+            differences[task] = [float(np.mean(values))]  # they share a run: no sample of several pairs
     rows = [
         Comparison(
             arm,
@@ -140,12 +147,20 @@ def _spec(result: Result, task: str) -> TaskSpec:
 def _check_same_rows(
     task: str, pairs: Mapping[int, tuple[Result, Result]], sides: Sequence[tuple[Predictions, Predictions]]
 ) -> None:
-    for (one, two), (first, second) in zip(pairs.values(), sides, strict=True):
-        if not np.array_equal(first.labels, second.labels):
+    results = [result for pair in pairs.values() for result in pair]
+    answered = [predictions for pair in sides for predictions in pair]
+    for result, predictions in zip(results, answered, strict=True):
+        if not _has_rows_of(predictions, answered[0]):
             raise UserError(
-                f"{one.run.directory} and {two.run.directory} were scored on other rows of {task}; arms are compared on the same: "
-                "give them the same source"
+                f"{results[0].run.directory} and {result.run.directory} were scored on other rows of {task}; runs are compared on the "
+                "same: give them the same source, and remove runs that were scored on an earlier one"
             )
+
+
+def _has_rows_of(one: Predictions, other: Predictions) -> bool:
+    if one.groups is not None and other.groups is not None and not np.array_equal(one.groups, other.groups):
+        return False
+    return np.array_equal(one.labels, other.labels)
 
 
 def resampled_score(spec: TaskSpec, predictions: Predictions) -> Callable[[np.ndarray], float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,7 @@ class Point:
 
     x: float
     changes: Branch
-    seeds: Mapping[str, int] = field(
-        default_factory=dict
-    )  # so many of the seeds for a task at this point; else its own number
+    seeds: Mapping[str, int] = field(default_factory=dict)  # so many of the seeds for a task here; else its own number
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,14 @@ class Grid:
     resample: bool = False  # each seed draws the examples that `max_examples` leaves anew
 
     def seeds_for(self, task: str | None, point: Point | None = None) -> tuple[int | None, ...]:
-        """Return the seeds of a task, at a point; None: those that any task needs."""
+        """Return the seeds of a task at a point; None: those that any task, or any point, needs."""
         if not self.seeds:
             return (None,)
-        numbers = {**self.seeds_of, **(point.seeds if point else {})}
         wanted = [task] if task is not None else list(self.tasks or ())
+        places: Sequence[Point | None] = [point] if point else self.points or (None,)
         every = len(self.seeds)
-        return self.seeds[: max((numbers.get(name, every) for name in wanted), default=every)]
+        numbers = [{**self.seeds_of, **(place.seeds if place else {})} for place in places]
+        return self.seeds[: max((known.get(name, every) for known in numbers for name in wanted), default=every)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Planner:
         self.tasks: set[str] = set()  # of all stages
 
     def runs(self, stages: Sequence[Stage]) -> list[PlannedRun]:
-        for seed in self._grid.seeds_for(None):
+        for seed in self._grid.seeds or (None,):
             for stage in stages:
                 _check_kind(stage)
                 fixed = stage.options.seed
@@ -194,7 +194,7 @@ def _check_kind(stage: Stage) -> None:
 
 def _started(config: ExperimentConfig, stage: Stage, parent: PlannedRun) -> ExperimentConfig:
     """Let a configuration start from another run; the encoder is that one's, whose weights it takes."""
-    folder = str(parent.directory.absolute())
+    folder = os.path.abspath(parent.directory)  # as configurations hold paths: without `..`
     kind = parent.stage.options.kind
     if STAGE_KINDS[kind].is_source and kind != stage.options.kind:
         return replace(config, encoder=replace(config.encoder, source=folder))

@@ -17,13 +17,14 @@ from typing import Any
 from mtdnn_tf.errors import Interrupted, UserError
 
 _LOOK_EVERY = 0.1  # seconds
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Processes:
-    """Runs `python -m` commands; while it is entered, SIGINT and SIGTERM go to all of them, so that each can save where it stands.
+    """Runs `python -m` commands; while it is entered, signals to stop go to all of them, so that each can save where it stands.
 
-    Enter it in the main thread; commands may be run from any.
+    These are SIGINT, SIGTERM and, unless it is ignored as by nohup, SIGHUP, which reaches them as SIGTERM. Enter it in the main
+    thread; commands may be run from any.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,8 @@ class Processes:
 
     def __enter__(self) -> Processes:
         """Take the signals over."""
-        self._handlers = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._pass_on) for number in taken}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,10 +50,12 @@ class Processes:
         # Without the lock, which this same thread may hold; a process that ended meanwhile takes no harm.
         self._asked = self._asked or number
         for process in tuple(self._running):
-            process.send_signal(number)
+            process.send_signal(_passed_on(number))
 
     def stop(self) -> None:
-        """Ask all that run to save and to end; nothing is started any more."""
+        """Ask all that run to save and to end, unless they were asked before; nothing is started any more."""
+        if self._is_stopping or self._asked is not None:
+            return  # a second signal would end a process that is about to save
         self._is_stopping = True
         for process in tuple(self._running):
             process.send_signal(signal.SIGTERM)
@@ -92,7 +96,7 @@ class Processes:
             self._running.add(process)
         try:
             if self._asked is not None or self._is_stopping:  # between the start and the line above
-                process.send_signal(self._asked or signal.SIGTERM)
+                process.send_signal(_passed_on(self._asked or signal.SIGTERM))
             while (status := process.poll()) is None:
                 time.sleep(_LOOK_EVERY)
             return status
@@ -102,6 +106,10 @@ class Processes:
                 process.wait()
             with self._lock:
                 self._running.discard(process)
+
+
+def _passed_on(number: int) -> int:
+    return signal.SIGTERM if number == signal.SIGHUP else number
 
 
 def _last_line(path: Path) -> str:

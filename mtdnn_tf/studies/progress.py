@@ -101,8 +101,13 @@ def is_scored(run: PlannedRun, split: str) -> bool:
     """Return whether all is written that a run is asked on a split."""
     if not run.stage.options.scored:
         return True
-    wanted = [scores_file(split), *([attention_file(split)] if run.stage.options.task_attention else [])]
-    return all((run.directory / name).is_file() for name in wanted)
+    return all((run.directory / name).is_file() for name in (scores_file(split), *answered_files(run, split)))
+
+
+def answered_files(run: PlannedRun, split: str) -> list[str]:
+    """Return the names of the files that a run is to have besides what training writes: its answers to what it is asked on a split."""
+    attention = [attention_file(split)] if run.stage.options.task_attention else []
+    return attention if split == "dev" else [scores_file(split), *attention]
 
 
 def is_trained(run: PlannedRun, is_parent: bool) -> bool:

@@ -65,7 +65,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, str])
         scores = json.loads((run.directory / scores_file(study.options.split)).read_text(encoding="utf-8"))["tasks"]
         steps, before = steps_of(run), sum(steps_of(ancestor) for ancestor in run.ancestors)
         for spec in run.specs:
-            if spec.name in study.options.tasks and spec.name in scores and _is_seed_of(study, run, spec.name):
+            if spec.name in scores and study.has_result(run, spec.name):
                 found.append(
                     Result(
                         run.stage.name,
@@ -82,10 +82,6 @@ def collect(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, str])
                     )
                 )
     return found
-
-
-def _is_seed_of(study: Study, run: PlannedRun, task: str) -> bool:
-    return run.seed in study.options.seeds[: study.options.tasks[task].seeds] or run.stage.options.seed is not None
 
 
 def steps_of(run: PlannedRun) -> int:
@@ -116,6 +112,11 @@ def summaries(results: Iterable[Result]) -> dict[Cell, Summary]:
     for result in results:
         cells.setdefault((result.arm, result.task, result.x), []).append(result)
     return {cell: _summary(found) for cell, found in cells.items()}
+
+
+def most_seeds(cells: Mapping[Cell, Summary]) -> int:
+    """Return how many seeds the summary of the most has; 0 of none."""
+    return max((len(summary.seeds) for summary in cells.values()), default=0)
 
 
 def _summary(found: Sequence[Result]) -> Summary:

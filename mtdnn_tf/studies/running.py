@@ -20,6 +20,7 @@ from mtdnn_tf.studies.progress import (
     CUT_OFF,
     FINISHED,
     Ledger,
+    answered_files,
     fingerprint,
     is_scored,
     is_trained,
@@ -153,6 +154,8 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
     started = time.monotonic()
     try:
         if not is_trained(run, is_parent):
+            for name in answered_files(run, split):  # of an earlier model
+                (run.directory / name).unlink(missing_ok=True)
             runner(run.command)
         if not is_scored(run, split):
             attention = ["--task_attention"] if run.stage.options.task_attention else []

@@ -14,7 +14,7 @@ stages:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -88,6 +88,17 @@ def read_body(path: str | Path) -> Branch:
     body = reduce(merge, layers)
     assert isinstance(body, Branch)
     return body
+
+
+def refuse_unknown_keys(body: Branch, known: Sequence[str]) -> None:
+    """Refuse a file that says what nobody reads.
+
+    Raises:
+        UserError: the key by file and line.
+    """
+    for key, node in body.children.items():
+        if key not in known:
+            raise UserError(unknown_name(at(node, key), "key", key, list(known)))
 
 
 def read_stages(body: Branch, key: str) -> tuple[Stage, ...]:

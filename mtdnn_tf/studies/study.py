@@ -13,7 +13,8 @@ arms:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.studies.planned import Grid, PlannedRun, Point, plan_runs
 from mtdnn_tf.studies.running import KEEP
 from mtdnn_tf.studies.stages import Stage, changes_of, read_body, read_stages
+from mtdnn_tf.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -96,23 +98,44 @@ class Study:
         first, *others = self.arms
         return tuple((arm, first) for arm in others)
 
+    @property
+    def grid(self) -> Grid:
+        """What every stage is trained for."""
+        options = self.options
+        seeds_of = {name: task.seeds for name, task in options.tasks.items() if task.seeds}
+        return Grid(options.seeds, self.points, tuple(options.tasks), seeds_of, options.resample)
+
+    def has_result(self, run: PlannedRun, task: str) -> bool:
+        """Return whether a task of a scored run is shown: of a task that takes fewer seeds, only these are."""
+        point = next((point for point in self.points if point.x == run.x), None)
+        return task in self.options.tasks and (
+            run.stage.options.seed is not None or run.seed in self.grid.seeds_for(task, point)
+        )
+
     def plan(self, root: Path, overrides: Sequence[str] = ()) -> tuple[PlannedRun, ...]:
         """Return all runs of the study; their directories are below `<root>/runs`.
 
         Raises:
-            UserError: see `plan_runs`; `also` of a task names a metric that it has not.
+            UserError: see `plan_runs`; `also` of a task names a metric that it has not; arms have other main metrics for a task.
         """
-        options = self.options
-        seeds_of = {name: task.seeds for name, task in options.tasks.items() if task.seeds}
-        grid = Grid(options.seeds, self.points, tuple(options.tasks), seeds_of, options.resample)
-        runs = plan_runs(self.stages, root / "runs", overrides=overrides, grid=grid)
-        metrics = {spec.name: spec.metrics for run in runs for spec in run.specs}
-        for name, task in options.tasks.items():
-            for metric in task.also:
-                if metric not in metrics[name]:
-                    where = f"{self.path}: tasks.{name}.also"
-                    raise UserError(unknown_name(where, "metric of the task", metric, list(metrics[name])))
+        runs = plan_runs(self.stages, root / "runs", overrides=overrides, grid=self.grid)
+        main: dict[str, str] = {}
+        for run in runs:
+            for spec in run.specs if run.stage.options.scored else ():
+                if spec.name in self.options.tasks:
+                    self._check_metrics(run, spec, main.setdefault(spec.name, spec.main_metric))
         return runs
+
+    def _check_metrics(self, run: PlannedRun, spec: TaskSpec, main_metric: str) -> None:
+        for metric in self.options.tasks[spec.name].also:
+            if metric not in spec.metrics:
+                where = f"{self.path}: tasks.{spec.name}.also"
+                raise UserError(unknown_name(where, "metric of the task", metric, list(spec.metrics)))
+        if spec.main_metric != main_metric:
+            raise UserError(
+                f"{run.stage.where}: tasks.{spec.name}.main_metric: must be one in all arms, which are compared by it; received "
+                f"{spec.main_metric!r}, and {main_metric!r} of an arm before"
+            )
 
 
 def read_study(path: str | Path) -> Study:
@@ -160,6 +183,14 @@ def _check(study: Study, body: Branch) -> None:
     options, arms = study.options, [arm.name for arm in study.arms]
     if not arms:
         raise UserError(f"{body.origin}: arms: one at least must be scored")
+    if twice := _repeated(arm.title for arm in study.arms):
+        raise UserError(
+            f"{at(body.children['arms'], 'arms')}: two arms have the title {twice!r}; tables tell them by it"
+        )
+    if twice := _repeated(f"{point.x:g}" for point in study.points):
+        raise UserError(
+            f"{at(body.children['points'], 'points.values')}: x: two points are at {twice}; give each its own"
+        )
     for pair in options.compare:
         if len(pair) != 2:
             raise UserError(f"{at(body.children['compare'], 'compare')}: must be pairs of arms, received {list(pair)}")
@@ -180,6 +211,10 @@ def _check(study: Study, body: Branch) -> None:
         raise UserError(f"{at(body.children['points'], 'points.log')}: a logarithmic axis takes numbers above 0 only")
 
 
+def _repeated(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
 def restricted(
     study: Study,
     runs: Sequence[PlannedRun],
@@ -190,7 +225,7 @@ def restricted(
     """Return the scored runs of some arms, tasks and seeds; None: all. Runs of several tasks are taken where one is wanted.
 
     Raises:
-        UserError: a name or seed that the study has not.
+        UserError: a name or seed that the study has not, or no run is left.
     """
     known = {"--arms": [arm.name for arm in study.arms], "--tasks": list(study.options.tasks)}
     for flag, wanted in (("--arms", arms), ("--tasks", tasks)):
@@ -201,7 +236,7 @@ def restricted(
         if seed not in study.options.seeds:
             listed = ", ".join(map(str, study.options.seeds))
             raise UserError(f"--seeds: {seed} is none of the study's: {listed}; add it to `seeds` in {study.path}")
-    return [
+    found = [
         run
         for run in runs
         if run.stage.options.scored
@@ -209,3 +244,8 @@ def restricted(
         and (tasks is None or any(spec.name in tasks for spec in run.specs))
         and (seeds is None or run.seed in seeds or run.stage.options.seed is not None)
     ]
+    if not found:
+        raise UserError(
+            f"--arms, --tasks and --seeds leave no run of {study.path}: a task may take fewer seeds, an arm fewer tasks; name others"
+        )
+    return found

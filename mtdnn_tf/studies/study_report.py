@@ -15,19 +15,28 @@ from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.provenance import read_header, source_hashes
 from mtdnn_tf.studies.comparisons import Comparison
 from mtdnn_tf.studies.progress import attention_file
-from mtdnn_tf.studies.results import Result, Summary, arms_in_words, summaries
+from mtdnn_tf.studies.results import Result, Summary, arms_in_words, most_seeds, summaries
 from mtdnn_tf.studies.study import Study
 from mtdnn_tf.studies.unseen import Unseen
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 _MISSING = "-"
 _PUBLISHED = "published: "
-_UNSEEN = "without the rows whose texts are among the training or development rows of any task"
+_UNSEEN = {
+    "dev": "without the rows whose texts are among the training rows of any task",
+    "test": "without the rows whose texts are among the training or development rows of any task",
+}
 
 
-def markdown(study: Study, results: Sequence[Result], unseen: Unseen | None, comparisons: Sequence[Comparison]) -> str:
+def markdown(
+    study: Study,
+    results: Sequence[Result],
+    unseen: Unseen | None,
+    comparisons: Sequence[Comparison],
+    remaining: Sequence[str],
+) -> str:
     """Return the tables of scores, differences and budget as Markdown."""
-    parts = [f"# {study.options.title}", study.options.about, f"Budget: {study.options.budget}."]
+    parts = [f"# {study.options.title}", study.options.about, f"Budget: {study.options.budget}.{_still(remaining)}"]
     for title, head, rows in [*_all_score_tables(study, results, unseen), *difference_tables(study, comparisons)]:
         lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
         parts += [f"{title}:", "\n".join(lines)]
@@ -49,11 +58,10 @@ def html_page(
 ) -> str:
     """Return the report as one HTML page: no script, no network."""
     options = study.options
-    missing = f" {len(remaining)} runs are still to be trained: the tables hold what is finished." if remaining else ""
     sections = [
         f"<h1>{text_of(options.title)}</h1>",
         f"<p>{text_of(options.about)}</p>" if options.about else "",
-        f'<p class="note">Budget: {text_of(options.budget)}. Scored on {options.split}.{missing}</p>',
+        f'<p class="note">Budget: {text_of(options.budget)}. Scored on {options.split}.{_still(remaining)}</p>',
         "<h2>Scores</h2>",
         *(_section(*found) for found in _all_score_tables(study, results, unseen)),
         _list(_notes(study)),
@@ -76,9 +84,14 @@ def html_page(
     return whole_page(options.title, sections)
 
 
+def _still(remaining: Sequence[str]) -> str:
+    return f" {len(remaining)} runs are still to be trained: the tables hold what is finished." if remaining else ""
+
+
 _HOW_TO_READ = (
     "Differences in points; paired over seeds. t: two-sided paired t test; sign flips: the share of all sign patterns of the differences "
-    "that are as far from 0, never below 2 / 2^n for n pairs: three seeds can't give less than 0.25.",
+    "that are as far from 0, never below 2 / 2^n for n pairs: three seeds can't give less than 0.25. "
+    "An arm of one run for all seeds makes one pair with the mean of the other's runs.",
     "Over examples: 95 % interval and p of a paired bootstrap over the rows of the split (of ranking, queries), scores averaged over seeds; "
     "McNemar's exact test for each seed. They tell of other examples, not of other seeds.",
     "All tasks: one pair a task takes tasks for the sample; with one pair a task and seed, pairs of a task are not independent.",
@@ -108,9 +121,12 @@ def _all_score_tables(study: Study, results: Sequence[Result], unseen: Unseen | 
     for title, head, rows in score_tables(study, unseen.results):
         own = [row for row in rows if not row[0].startswith(_PUBLISHED)]
         if not study.points:
-            counts = [unseen.left_out[task] for task in study.options.tasks if task in unseen.left_out]
+            shown = {result.task for result in unseen.results}
+            counts = [unseen.left_out[task] for task in study.options.tasks if task in shown]
             own.append(["rows left out", *map(str, counts), str(sum(counts)), _MISSING])
-        tables.append((f"{title}, {_UNSEEN}", head, own))
+        empty = [task for task in unseen.left_out if task not in {result.task for result in unseen.results}]
+        nothing = f"; no row is left of {', '.join(empty)}" if empty else ""
+        tables.append((f"{title}, {_UNSEEN[study.options.split]}{nothing}", head, own))
     return tables
 
 
@@ -154,7 +170,8 @@ def _further_metrics(study: Study, results: Sequence[Result]) -> list[Table]:
         for x in xs:
             found = [cells.get((arm.name, task, x)) for (task, _), (_, cells) in zip(wanted, columns, strict=True)]
             if any(found):
-                rows.append([arm.title, *([f"{x:g}"] if axis else []), *(str(cell or _MISSING) for cell in found)])
+                shown = [_shown(cell, most_seeds(cells)) for cell, (_, cells) in zip(found, columns, strict=True)]
+                rows.append([arm.title, *([f"{x:g}"] if axis else []), *shown])
     head = ["arm", *([axis] if axis else []), *(title for title, _ in columns)]
     return [("Further metrics", head, rows)] if rows else []
 
@@ -165,12 +182,21 @@ def _row(title: str, found: Sequence[Summary | None]) -> list[str]:
         f"{100 * np.mean([summary.mean for summary in known]):.2f}" if known and len(known) == len(found) else _MISSING
     )
     counts = sorted({len(summary.seeds) for summary in known})
-    return [title, *(str(summary or _MISSING) for summary in found), mean, " or ".join(map(str, counts)) or _MISSING]
+    most = max(counts, default=0)
+    return [title, *(_shown(summary, most) for summary in found), mean, " or ".join(map(str, counts)) or _MISSING]
+
+
+def _shown(summary: Summary | None, most: int) -> str:
+    """Say a summary, and of how many seeds it is where others beside it have more."""
+    if summary is None:
+        return _MISSING
+    return f"{summary}{f' (n = {len(summary.seeds)})' if len(summary.seeds) < most else ''}"
 
 
 def _rows_by_point(study: Study, task: str, cells: Mapping[tuple[str, str, float | None], Summary]) -> list[list[str]]:
+    most = most_seeds({cell: summary for cell, summary in cells.items() if cell[1] == task})
     rows = [
-        [arm.title, *(str(cells.get((arm.name, task, point.x), _MISSING)) for point in study.points)]
+        [arm.title, *(_shown(cells.get((arm.name, task, point.x)), most) for point in study.points)]
         for arm in study.arms
     ]
     published = study.options.published

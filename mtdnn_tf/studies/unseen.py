@@ -12,6 +12,8 @@ from mtdnn_tf.evaluation.metrics import METRICS, Predictions
 from mtdnn_tf.studies.comparisons import read_predictions
 from mtdnn_tf.studies.results import Result
 from mtdnn_tf.studies.study import Study
+from mtdnn_tf.task_types import DOCUMENT_TYPES
+from mtdnn_tf.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Unseen:
 
 
 def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
-    """Score again what runs have answered, without the rows whose texts are among the training rows of any task of any run.
+    """Score again what runs have answered, without the rows whose texts are among the training rows of any task of any run, those that
+    it builds on included.
 
     Of a test split, rows are also left out that are among the development rows: epochs were chosen by them. Of a ranking query none of
     the candidates is left where one of them was seen. Texts are compared as in `mtdnn_tf.data.overlaps`.
@@ -41,7 +44,7 @@ def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
 
     split = study.options.split
     specs = {spec.name: spec for result in results for spec in result.run.specs}
-    trained = rows_seen_before(specs.values(), split)
+    trained = rows_seen_before(_trained_on(results), split)
     seen = {
         task: seen_rows(fingerprints(read_examples(specs[task], split)), trained)
         for task in dict.fromkeys(result.task for result in results)
@@ -55,6 +58,17 @@ def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
             if len(kept.labels):
                 found.append(replace(result, score=METRICS[result.main_metric](kept)))
     return Unseen(tuple(found), left_out)
+
+
+def _trained_on(results: Sequence[Result]) -> list[TaskSpec]:
+    """Return the tasks of all runs and of those that they build on, each choice of rows once."""
+    found: list[tuple[object, TaskSpec]] = []
+    for run in {run.name: run for result in results for run in (result.run, *result.run.ancestors)}.values():
+        for spec in run.specs:
+            rows = (spec.sources, spec.max_examples, spec.sample_seed)
+            if spec.type not in DOCUMENT_TYPES and all(rows != other for other, _ in found):
+                found.append((rows, spec))
+    return [spec for _, spec in found]
 
 
 def _kept(answers: Predictions, seen: np.ndarray, result: Result) -> Predictions:

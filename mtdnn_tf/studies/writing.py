@@ -32,8 +32,8 @@ def write_study(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, s
     unseen = without_train_rows(study, results) if study.options.without_train_rows else None
     if unseen:
         content["without_train_rows"] = {"left_out": unseen.left_out, "summary": summaries_json(unseen.results)}
-    tables = markdown(study, results, unseen, comparisons)
     remaining = [name for name, state in states.items() if state != FINISHED]
+    tables = markdown(study, results, unseen, comparisons, remaining)
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1) + "\n")
     write_text_atomically(folder / "report.html", html_page(study, results, unseen, comparisons, remaining, command))
     write_text_atomically(folder / "table.md", tables)

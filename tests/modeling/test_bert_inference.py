@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.modeling.bert_inference import LiveBert
+from mtdnn_tf.modeling.bert_inference import BertInference, LiveWeights
 from mtdnn_tf.serving.served_encoder import ServedEncoder
 from tests.modeling.test_fused import _inputs
 
@@ -66,7 +66,10 @@ def test_in_bfloat16_it_is_what_a_bfloat16_export_serves():
         backbone = mtdnn.load_encoder(SOURCE, seed=1).backbone
     finally:
         keras.config.set_dtype_policy("float32")
-    found, served = LiveBert(backbone)(_inputs()), ServedEncoder(backbone, "bfloat16")(_inputs())
+    found, served = (
+        BertInference(backbone, LiveWeights(tf.bfloat16))(_inputs()),
+        ServedEncoder(backbone, "bfloat16")(_inputs()),
+    )
     for name, value in served.items():
         assert found[name].dtype == tf.float32
         # The word vectors of an export are rounded, too.

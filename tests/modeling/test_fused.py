@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling import fused_ops
 from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
@@ -131,7 +132,7 @@ def test_bfloat16_keeps_bias_gradients_right_on_real_weights_and_texts():
     mixture = mtdnn.build_mixture(mtdnn.load_tasks(config), mtdnn.load_encoder(MINILM), config)
     batches = [batch for batch in mixture.epoch_dataset(0).take(12) if batch["token_ids"].shape[0] == 32]
     longest = max(batches, key=lambda batch: batch["token_ids"].shape[1])
-    inputs = {name: longest[name] for name in ("token_ids", "segment_ids", "padding_mask")}
+    inputs = {name: longest[name] for name in INPUTS}
     _, exact = _pass(mtdnn.load_encoder(MINILM, dropout=0.0).backbone, inputs, fused=False)
     worst = {}
     keras.config.set_dtype_policy("mixed_bfloat16")

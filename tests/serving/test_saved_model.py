@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import encode_texts
 from mtdnn_tf.serving.saved_model import KINDS
 
@@ -122,7 +123,7 @@ def test_signatures_inputs_and_dtypes_are_those_of_the_contract(exported, kind):
     assert set(signatures) == EXPECTED
     for task in tasks:
         inputs = signatures[task.name].structured_input_signature[1]
-        assert set(inputs) == set(task.text if kind == "text" else ("token_ids", "segment_ids", "padding_mask"))
+        assert set(inputs) == set(task.text if kind == "text" else INPUTS)
         assert {spec.dtype for spec in inputs.values()} == {tf.string if kind == "text" else tf.int32}
     dtypes = {spec.dtype for each in signatures.values() for spec in each.structured_outputs.values()}
     assert dtypes == {tf.float32, tf.int32, tf.string}

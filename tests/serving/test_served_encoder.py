@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 
@@ -56,7 +57,7 @@ def test_rounded_weights_on_real_weights(weights):
 @pytest.mark.parametrize("weights", WEIGHT_FORMATS)
 def test_outputs_are_float32_whatever_the_weights(weights):
     backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", seed=1).backbone
-    inputs = {name: tf.ones([2, 3], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
+    inputs = {name: tf.ones([2, 3], tf.int32) for name in INPUTS}
     assert {value.dtype for value in ServedEncoder(backbone, weights)(inputs).values()} == {tf.float32}
 
 
@@ -69,7 +70,7 @@ def test_every_weight_is_there_once():
 
 def test_a_stand_in_is_for_inference_within_its_block_only():
     backbone = mtdnn.load_encoder("random://layers=1,hidden=32,heads=2", seed=1).backbone
-    inputs = {name: tf.ones([2, 3], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
+    inputs = {name: tf.ones([2, 3], tf.int32) for name in INPUTS}
     plain = backbone(inputs, training=False)["sequence_output"]
     with backbone.replaced_by(
         lambda inputs, first_tokens: {"sequence_output": tf.zeros([2, 3, 32]), "pooled_output": tf.zeros([2, 32])}

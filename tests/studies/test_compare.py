@@ -185,6 +185,14 @@ def test_weights_stay_only_where_an_arm_starts_from_them(done):
     assert kept == ["together/seed-1", "together/seed-2"]
 
 
+def test_tables_of_a_part_say_so(done):
+    _, _, _, parts = done
+    assert "3 runs are still to be trained" in parts[0][1]
+    assert "still to be trained" not in parts[1][1]
+    row = next(line for line in parts[1][1].splitlines() if line.startswith("| together |"))
+    assert row.split(" | ")[2].endswith(" (n = 1)")  # pick: of one seed, mood of two
+
+
 def test_what_remains_is_told_with_a_time(done):
     _, runs, output, _ = done
     ledger = Ledger(output / "runs")
@@ -237,6 +245,30 @@ def test_a_point_may_take_fewer_seeds(tmp_path):
     assert [run.name for run in runs if run.stage.name == "tuned"] == [f"tuned/{name}" for name in POINT_NAMES[:3]]
 
 
+def test_a_point_may_take_more_seeds_than_its_task_and_shows_them(tmp_path):
+    write_experiment(tmp_path)
+    text = POINTS.replace("{also: [accuracy]}", "{seeds: 1}").replace("{x: 0.1, ", "{x: 0.1, seeds: {mood: 2}, ")
+    study = _read(tmp_path, text)
+    tuned = [run for run in study.plan(tmp_path / "output") if run.stage.name == "tuned"]
+    assert [run.name for run in tuned] == [f"tuned/{POINT_NAMES[place]}" for place in (0, 1, 2)]
+    assert all(study.has_result(run, "mood") for run in tuned)
+
+
+def test_a_run_of_several_tasks_shows_a_point_for_as_many_seeds_as_the_task_takes_there(tmp_path):
+    write_experiment(tmp_path)
+    text = POINTS.replace("tasks: {mood: {also: [accuracy]}}", "tasks: {mood: {}, pick: {}}").replace(
+        "{x: 100, ", "{x: 100, seeds: {pick: 1}, "
+    )
+    study = _read(tmp_path, text.replace("alone: {each_task: true}", "alone: {}").replace("published:", "#"))
+    shown = {run.name: study.has_result(run, "pick") for run in study.plan(tmp_path / "output") if "alone" in run.name}
+    assert shown == {
+        "alone/0.1/seed-1": True,
+        "alone/100/seed-1": True,
+        "alone/0.1/seed-2": True,
+        "alone/100/seed-2": False,
+    }
+
+
 def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
     """The runs are copies of a finished one, each under the configuration of its place."""
     write_experiment(tmp_path)
@@ -268,6 +300,17 @@ def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
 
 
 BAD = {
+    "two arms of one title": ('title: "one & one"', 'title: "together"', r"arms: two arms have the title 'together'"),
+    "two points at one place": (
+        "bootstrap: 50",
+        "points: {x: share, values: [{x: 1, set: {}}, {x: 1, set: {}}]}",
+        r"points\.values: x: two points are at 1",
+    ),
+    "another main metric": (
+        'title: "one & one"',
+        "set: {tasks: {pick: {main_metric: accuracy_at_1}}}",
+        r"arms\.tuned: tasks\.pick\.main_metric: must be one in all arms.* received 'accuracy_at_1', and",
+    ),
     "no budget": ("budget: one epoch\n", "", r"budget: is missing"),
     "pair": ("keep: results", "compare: [[tuned, moot]]", r"study\.yaml:\d+: compare: unknown scored arm 'moot'"),
     "published": (
@@ -311,6 +354,8 @@ def test_what_a_study_has_not_can_not_be_asked_for(done):
     study, runs, _, _ = done
     with pytest.raises(UserError, match=r"--arms: unknown arm 'tune'\. Did you mean 'tuned'"):
         restricted(study, runs, arms=["tune"])
+    with pytest.raises(UserError, match=r"--arms, --tasks and --seeds leave no run"):
+        restricted(study, runs, arms=["tuned"], tasks=["pick"], seeds=[2])
     with pytest.raises(UserError, match=r"--seeds: 3 is none of the study's: 1, 2"):
         restricted(study, runs, seeds=[3])
 

@@ -1,12 +1,16 @@
-"""Scores of resampled rows: with every row once, they are the metric itself."""
+"""Pairs of arms: how runs are paired, and scores of resampled rows: with every row once, they are the metric itself."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import METRICS, Predictions
-from mtdnn_tf.studies.comparisons import resampled_score
+from mtdnn_tf.studies.comparisons import ALL_TASKS, compare, resampled_score
+from mtdnn_tf.studies.results import Result
 from mtdnn_tf.task_types import TASK_TYPES
 from mtdnn_tf.tasks import TaskSpec
 
@@ -32,3 +36,49 @@ def test_every_row_once_gives_the_metric(kind, metric):
     assert score(np.arange(units)) == pytest.approx(METRICS[metric](predictions), abs=1e-6)
     random = np.random.default_rng(4)
     assert len({score(random.integers(0, units, units)) for _ in range(5)}) > 1
+
+
+SPECS = tuple(
+    TaskSpec(name, "classification", ("text",), labels=("no", "yes"), main_metric="accuracy") for name in "ab"
+)
+
+
+def _study(bootstrap=0):
+    pair = (SimpleNamespace(name="many"), SimpleNamespace(name="one"))
+    options = SimpleNamespace(tasks=dict.fromkeys("ab"), split="dev", bootstrap=bootstrap)
+    return SimpleNamespace(pairs=(pair,), options=options)
+
+
+def _result(folder, arm, task, seed, score, fixed=None):
+    stage = SimpleNamespace(options=SimpleNamespace(seed=fixed))
+    run = SimpleNamespace(stage=stage, specs=SPECS, directory=folder / f"{arm}-{seed}")
+    return Result(arm, task, None, seed, "accuracy", score, {}, 1, 1, 0, run)
+
+
+def test_an_arm_of_one_run_makes_one_pair_with_the_mean_of_the_others(tmp_path):
+    results = [
+        _result(tmp_path, "many", task, seed, score)
+        for task, scores in {"a": (0.812, 0.813, 0.811), "b": (0.5, 0.6, 0.7)}.items()
+        for seed, score in enumerate(scores)
+    ]
+    results += [_result(tmp_path, "one", task, 7, 0.8, fixed=7) for task in "ab"]
+    found = {comparison.task: comparison for comparison in compare(_study(), results)}
+    assert set(found) == {"a", "b", ALL_TASKS}
+    test = found["a"].over_seeds
+    assert (test.pairs, test.deviation, test.t_p_value, test.sign_flip_p_value) == (1, None, None, None)
+    assert test.difference == pytest.approx(0.012)
+    assert found["a"].seeds == (0, 1, 2)
+    assert found[ALL_TASKS].over_seeds.pairs == 2
+    assert found[ALL_TASKS].over_seeds.difference == pytest.approx((0.012 - 0.2) / 2)
+
+
+def test_runs_that_answered_other_rows_are_refused_whichever_their_seed(tmp_path):
+    results = []
+    for seed, labels in enumerate((["yes", "no", "no"], ["yes", "no"])):
+        for arm in ("many", "one"):
+            folder = tmp_path / f"{arm}-{seed}" / "predictions"
+            folder.mkdir(parents=True)
+            (folder / "a_dev.tsv").write_text("gold\tlabel\n" + "".join(f"{label}\tyes\n" for label in labels))
+            results.append(_result(tmp_path, arm, "a", seed, 0.5))
+    with pytest.raises(UserError, match=r"many-0 and .*many-1 were scored on other rows of a"):
+        compare(_study(bootstrap=10), results)

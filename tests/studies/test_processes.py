@@ -22,6 +22,18 @@ pathlib.Path(sys.argv[1]).touch()
 time.sleep(60)
 """
 
+SLOW = """
+import pathlib, signal, sys, time
+def leave(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(0.3)
+    print("saved", flush=True)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
@@ -84,6 +96,39 @@ def test_stopping_asks_those_that_run_and_starts_no_more(modules):
             processes.run(["patient", str(modules / "never")])
     assert (modules / "a.txt").read_text() == "saved\n"
     assert not (modules / "never").exists()
+
+
+def test_who_was_asked_to_stop_is_not_asked_again(modules):
+    """A second signal would end a process that is saving: one fails or ends before the others have saved."""
+    (modules / "slow.py").write_text(SLOW)
+    with Processes() as processes, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(processes.run, ["slow", str(modules / "a")], modules / "a.txt")
+        _wait_for(modules / "a")
+        os.kill(os.getpid(), signal.SIGTERM)
+        processes.stop()
+        processes.stop()
+        with pytest.raises(Interrupted):
+            run.result(timeout=30)
+    assert (modules / "a.txt").read_text() == "saved\n"
+
+
+def test_a_terminal_that_is_closed_stops_them_as_sigterm_does(modules):
+    with Processes() as processes, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(processes.run, ["patient", str(modules / "a")], modules / "a.txt")
+        _wait_for(modules / "a")
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(Interrupted):
+            run.result(timeout=30)
+    assert (modules / "a.txt").read_text() == "saved\n"
+
+
+def test_what_ignores_a_closed_terminal_goes_on_doing_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Processes():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system keeps no process to some CPUs")

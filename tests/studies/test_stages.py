@@ -6,7 +6,7 @@ import pytest
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.studies.planned import Grid, plan_runs
-from mtdnn_tf.studies.stages import read_body, read_stages
+from mtdnn_tf.studies.stages import read_body, read_stages, refuse_unknown_keys
 from tests.small import write_experiment
 
 
@@ -14,6 +14,18 @@ def _stages(folder, text):
     write_experiment(folder)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     return read_stages(read_body(folder / "recipe.yaml"), "stages")
+
+
+def test_a_root_with_two_dots_is_written_as_configurations_hold_it(tmp_path):
+    text = "config: small.yaml\nstages:\n  one: {}\n  two: {init_from: one, heads: kept}"
+    _, two = plan_runs(_stages(tmp_path, text), tmp_path / "sub" / ".." / "runs")
+    assert two.config.training.init_from == str(tmp_path / "runs" / "one")
+
+
+def test_a_recipe_says_nothing_that_nobody_reads(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("config: small.yaml\nsets: {training: {epochs: 9}}\nstages: {one: {}}")
+    with pytest.raises(UserError, match=r"recipe\.yaml:2: sets: unknown key 'sets'\. Did you mean 'set'"):
+        refuse_unknown_keys(read_body(tmp_path / "recipe.yaml"), ("config", "set", "stages"))
 
 
 def _plan(folder, text, **options):

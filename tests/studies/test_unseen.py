@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from mtdnn_tf.studies.progress import CUT_OFF, FINISHED, Ledger, states_of
 from mtdnn_tf.studies.results import collect
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.study import read_study
-from mtdnn_tf.studies.unseen import without_train_rows
+from mtdnn_tf.studies.study_report import markdown
+from mtdnn_tf.studies.unseen import Unseen, without_train_rows
 from mtdnn_tf.studies.writing import write_study
 from tests.small import write_experiment
 from tests.studies.in_process import run_here
@@ -98,6 +101,49 @@ def test_the_report_has_both_tables_and_the_heat_map(done):
     written = json.loads((folder / "results.json").read_text())["without_train_rows"]
     assert written["left_out"] == {"mood": 1, "pick": 2}
     assert [row["task"] for row in written["summary"]] == ["mood", "pick"]
+
+
+def test_rows_that_runs_before_have_trained_on_are_seen(done):
+    study, [run], states, _, _ = done
+    first = next(result for result in collect(study, [run], states) if result.task == "mood")
+    own = tuple(spec for spec in run.specs if spec.name == "mood")
+    other = replace(run.specs[0], name="other", sources={"train": own[0].sources["test"]})
+    before = replace(run, name="before", specs=(other,))
+    alone = replace(first, run=replace(run, specs=own, parent=before))
+    assert without_train_rows(study, [replace(first, run=replace(run, specs=own))]).left_out == {"mood": 1}
+    assert without_train_rows(study, [alone]).left_out == {"mood": 4}
+    assert without_train_rows(study, [alone]).results == ()
+
+
+def test_a_table_without_a_task_that_has_no_row_left_is_whole(done):
+    study, runs, states, _, _ = done
+    results = collect(study, runs, states)
+    unseen = without_train_rows(study, results)
+    left = Unseen(tuple(result for result in unseen.results if result.task == "pick"), {"mood": 4, "pick": 2})
+    tables = markdown(study, results, left, [], [])
+    assert "no row is left of mood" in tables
+    block = tables.split("no row is left of mood")[1].split("\n\n")[1]
+    assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert "| rows left out | 2 | 2 | - |" in block
+
+
+def test_scores_of_an_earlier_model_do_not_stand_for_a_later_one(done, tmp_path):
+    _, [run], _, _, _ = done
+    cut = replace(run, directory=tmp_path / "cut", name="cut")
+    shutil.copytree(run.directory, cut.directory)
+    for name in ("MODEL_CARD.md", "scores.json", "metrics.jsonl"):  # not trained to its end
+        (cut.directory / name).unlink()
+    commands = []
+
+    def runner(words):
+        commands.append(words[0])
+        if words[0] == "mtdnn_tf.train":
+            assert not (cut.directory / "scores_test.json").exists()
+            assert not (cut.directory / "task_attention_test.json").exists()
+        run_here(words)
+
+    run_all([cut], tmp_path, split="test", keep="all", runner=runner)
+    assert commands == ["mtdnn_tf.train", "mtdnn_tf.evaluate"]
 
 
 def test_other_rows_than_were_answered_are_refused(done):

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.experiment import compile_trainer, prepare_runtime, run_experiment
-from mtdnn_tf.modeling.model import INPUTS
 from mtdnn_tf.training.loss_scale import FIRST_SCALE, HIGHEST_SCALE, LossScale
 from mtdnn_tf.training.losses import LOSSES
 
