@@ -81,7 +81,9 @@ bench-step: setup-dev
 
 bench-serve: setup-dev
 	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
-	$(BIN)/python -m tests.benchmarks.serving
+	$(BIN)/python -m tests.benchmarks.serving --sections latency --seconds 1.5 --weights float32,float32-frozen,bfloat16,bfloat16-frozen
+	$(BIN)/python -m tests.benchmarks.serving --sections nine,clients --seconds 1.5 --weights float32,bfloat16
+	$(BIN)/python -m tests.benchmarks.serving --sections load --weights float32,bfloat16,int8
 
 glue: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml
