@@ -14,7 +14,7 @@ help:
 	@echo "make test-peers   comparisons with PyTorch and transformers"
 	@echo "make test-beam    bulk scoring with Apache Beam, in an environment of its own"
 	@echo "make bench-input  padding, tokenising, caching and mixing, measured (MTDNN_DATA)"
-	@echo "make bench-step   the training step and scoring beside Keras and PyTorch: speed and memory"
+	@echo "make bench-step   the training step and scoring beside Keras and PyTorch: speed and memory (MTDNN_DATA)"
 	@echo "make bench-serve  exported models beside PyTorch and onnxruntime: latency, nine tasks, clients, loading"
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
 
