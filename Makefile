@@ -14,7 +14,7 @@ help:
 	@echo "make test-peers   comparisons with PyTorch and transformers"
 	@echo "make test-beam    bulk scoring with Apache Beam, in an environment of its own"
 	@echo "make bench-input  padding, tokenising, caching and mixing, measured (MTDNN_DATA)"
-	@echo "make bench-step   the training step and scoring beside Keras and PyTorch: speed and memory"
+	@echo "make bench-step   the training step and scoring beside Keras and PyTorch: speed and memory (MTDNN_DATA)"
 	@echo "make bench-serve  exported models beside PyTorch and onnxruntime: latency, nine tasks, clients, loading"
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
 
@@ -81,7 +81,9 @@ bench-step: setup-dev
 
 bench-serve: setup-dev
 	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
-	$(BIN)/python -m tests.benchmarks.serving
+	$(BIN)/python -m tests.benchmarks.serving --sections latency --seconds 1.5 --weights float32,float32-frozen,bfloat16,bfloat16-frozen
+	$(BIN)/python -m tests.benchmarks.serving --sections nine,clients --seconds 1.5 --weights float32,bfloat16
+	$(BIN)/python -m tests.benchmarks.serving --sections load --weights float32,bfloat16,int8
 
 glue: setup
 	$(BIN)/python -m mtdnn_tf.train --config=configs/glue_minilm.yaml

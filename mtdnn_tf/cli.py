@@ -12,12 +12,12 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from mtdnn_tf.config import ExperimentConfig, load_config, select_tasks
+from mtdnn_tf.config import PRECISIONS, STRATEGIES, ExperimentConfig, load_config, select_tasks
 from mtdnn_tf.errors import Interrupted, UserError
 
 CHANGES = ("set", "tasks", "strategy", "precision", "seed", "deterministic")  # flags that change a configuration
 FIXED = tuple(name for name in CHANGES if name != "precision")  # of a run that is opened again
-PRECEDENCE = "Precedence: defaults < include < file < --set from left to right < dedicated flags."
+PRECEDENCE = "Precedence: defaults < task files < include < file < --set from left to right < dedicated flags."
 
 _CONFIG = flags.DEFINE_string("config", None, f"The experiment's YAML file. {PRECEDENCE}")
 _TASK_FILES = flags.DEFINE_multi_string(
@@ -29,13 +29,13 @@ _TASK_FILES = flags.DEFINE_multi_string(
 )
 _SET = flags.DEFINE_multi_string("set", [], "Overrides one key, as in --set=training.epochs=1; may be repeated.")
 MODEL_DIR = flags.DEFINE_string(
-    "model_dir", None, "The run directory. Default for training: runs/<name of the config file>."
+    "model_dir",
+    None,
+    "The run directory. Default for training: runs/<name of the config file, else of the first task file>.",
 )
 _TASKS = flags.DEFINE_list("tasks", None, "Only these tasks of the configuration, as in --tasks=rte,mrpc.")
-_STRATEGY = flags.DEFINE_enum("strategy", None, ["none", "mirrored", "multi_worker", "tpu"], "Sets runtime.strategy.")
-_PRECISION = flags.DEFINE_enum(
-    "precision", None, ["float32", "mixed_bfloat16", "mixed_float16"], "Sets runtime.precision."
-)
+_STRATEGY = flags.DEFINE_enum("strategy", None, STRATEGIES, "Sets runtime.strategy.")
+_PRECISION = flags.DEFINE_enum("precision", None, PRECISIONS, "Sets runtime.precision.")
 _SEED = flags.DEFINE_integer("seed", None, "Sets training.seed.")
 _DETERMINISTIC = flags.DEFINE_bool("deterministic", None, "Sets runtime.deterministic.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Shows the traceback of an error.")

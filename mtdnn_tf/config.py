@@ -29,6 +29,11 @@ from mtdnn_tf.config_tree import Branch, Node, dump_yaml, expand_environment, fi
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.task_files import expand_task_files, layer_of_flags
 
+STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+EXPORT_KINDS = ("text", "ids")
+EXPORT_WEIGHTS = ("float32", "bfloat16", "int8")
+
 Item = TypeVar("Item")
 Name = Annotated[str, not_empty()]
 Names = Annotated[tuple[Name, ...], not_empty()]
@@ -201,9 +206,9 @@ class TrainingConfig:
 class RuntimeConfig:
     """Device, precision and determinism."""
 
-    strategy: Annotated[str, one_of("none", "mirrored", "multi_worker", "tpu")] = "none"
+    strategy: Annotated[str, one_of(*STRATEGIES)] = "none"
     # Of the encoder; weights, heads and losses are float32. mixed_float16 scales the loss and skips steps that overflow.
-    precision: Annotated[str, one_of("float32", "mixed_bfloat16", "mixed_float16")] = "float32"
+    precision: Annotated[str, one_of(*PRECISIONS)] = "float32"
     deterministic: bool = False
     # The encoder's way: fused kernels (scoring: few operations; not in float16), KerasHub's layers, or what suits the device.
     encoder: Annotated[str, one_of("auto", "fused", "reference")] = "auto"
@@ -214,8 +219,8 @@ class RuntimeConfig:
 class ExportConfig:
     """The artefact that `export` writes."""
 
-    kind: Annotated[str, one_of("text", "ids")] = "text"
-    weights: Annotated[str, one_of("float32", "bfloat16", "int8")] = "float32"  # as the encoder's are stored
+    kind: Annotated[str, one_of(*EXPORT_KINDS)] = "text"
+    weights: Annotated[str, one_of(*EXPORT_WEIGHTS)] = "float32"  # as the encoder's are stored
     freeze: bool = False  # the encoder's kernels as constants of the graph
     output_dir: str = ""  # empty: served/<name of the run directory>
 

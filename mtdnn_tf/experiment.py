@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
+from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.data.words import WordTokenizer
 from mtdnn_tf.errors import UserError
@@ -30,7 +32,7 @@ from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
 from mtdnn_tf.resuming import restore
 from mtdnn_tf.seeds import derive_seed
-from mtdnn_tf.tasks import dump_tasks
+from mtdnn_tf.tasks import TaskSpec, dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
 from mtdnn_tf.training.distribution import Distribution, build_distribution
@@ -41,6 +43,7 @@ from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
 from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
+_SCORING_FILES = ("scores_{}.json", "task_attention_{}.json", "task_attention_{}.html")  # of evaluate, by split
 _RUN_FILES = (
     "config.yaml",
     "tasks.yaml",
@@ -51,6 +54,8 @@ _RUN_FILES = (
     "MODEL_CARD.md",
     "baseline.json",
     "skipped_rows.txt",
+    "output.txt",  # of studies
+    *(name.format(split) for name in _SCORING_FILES for split in SPLITS),
 )
 _RUN_FOLDERS = ("checkpoints", "best", "encoder", "logs", "predictions")
 
@@ -196,7 +201,7 @@ def _assemble(
     mixture = build_mixture(tasks, encoder, config)
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data, distribution=distribution)
     if distribution.share[1] > 1:
-        distribution.check_agreement(_what_workers_share(config, mixture, scorer))
+        distribution.check_agreement(what_workers_share(config, tasks, mixture, scorer))
     check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
     return Run(model, tasks, encoder, config, model_dir), mixture, scorer
 
@@ -221,13 +226,24 @@ def _keep_vocabulary(run: Run) -> None:
         )
 
 
-def _what_workers_share(config: ExperimentConfig, mixture: Mixture, scorer: SplitScorer) -> dict[str, str]:
-    """Return hashes of what decides every step: paths may differ from machine to machine, what they hold may not."""
+def what_workers_share(
+    config: ExperimentConfig, tasks: Iterable[TaskSpec], mixture: Mixture, scorer: SplitScorer
+) -> dict[str, str]:
+    """Return hashes of what decides every step: paths may differ from machine to machine, what they hold may not.
+
+    Args:
+        config: the experiment; of `encoder` only the dropout is compared, of `data` neither folders nor service.
+        tasks: as completed, compared but for their sources.
+        mixture: the training rows.
+        scorer: the development rows.
+    """
     plain = config_to_dict(config)
     sections = {name: plain.get(name) for name in ("mixing", "model", "optimizer", "training", "runtime")}
     sections["data"] = {
         name: value for name, value in plain.get("data", {}).items() if name not in ("root", "cache_dir", "service")
     }
+    sections["encoder"] = {"dropout": config.encoder.dropout}
+    sections["tasks"] = [asdict(replace(task, sources={})) for task in tasks]
     rows = hashlib.sha256()
     for split in [*mixture.tokenized.values(), *(split for _, split in scorer.splits)]:
         for array in (split.token_ids, split.row_splits, split.labels):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
 
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "Where version folders go. Default: export.output_dir, else served/<run>."
 )
 _KIND = flags.DEFINE_enum(
-    "kind", None, ["text", "ids"], "text: raw strings in; ids: token ids in, loads anywhere. Default: export.kind."
+    "kind", None, EXPORT_KINDS, "text: raw strings in; ids: token ids in, loads anywhere. Default: export.kind."
 )
 _WEIGHTS = flags.DEFINE_enum(
     "weights",
     None,
-    ["float32", "bfloat16", "int8"],
+    EXPORT_WEIGHTS,
     "How the encoder is stored: bfloat16 is half the size, and fast on CPUs that compute in it; int8 a quarter, for size alone. "
     "Default: export.weights.",
 )
@@ -41,6 +42,7 @@ def main() -> None:
     from mtdnn_tf.evaluation.runs import load_run
     from mtdnn_tf.serving.fingerprint import read_fingerprint
     from mtdnn_tf.serving.saved_model import export_run
+    from mtdnn_tf.serving.warmup import missing_warmup
 
     run = load_run(model_dir)
     kind = _KIND.value or run.config.export.kind
@@ -52,6 +54,8 @@ def main() -> None:
     print(f"fingerprint: {read_fingerprint(path)}   # the same for every export of this run by these versions")
     if _CHECK.value:
         print("checked: in a process of its own, every signature answers as the Keras model does")
+    if missing := missing_warmup(path):
+        print(missing)
     print("next:")
     print(f"  saved_model_cli show --dir {path} --all")
     if kind == "text":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,23 @@ import pytest
 from tests.small import TINY, write_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("MTDNN_DATA") or REPOSITORY.parent / "shared" / "data").resolve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_variable() -> Iterator[None]:
+    """Set MTDNN_DATA, which configurations name, for tests and the processes that they start, whether or not data are there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTDNN_DATA", str(DATA))
+        yield
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of the public data sets; see the README for what it holds."""
-    root = Path(os.environ.get("MTDNN_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not (root / "glue").is_dir():
-        pytest.skip(f"no public data in {root}: set MTDNN_DATA to their folder")
-    return root
+    """The folder of the public data sets; WORKSPACE.md tells what it holds."""
+    if not (DATA / "glue").is_dir():
+        pytest.skip(f"no public data in {DATA}: set MTDNN_DATA to their folder")
+    return DATA
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from mtdnn_tf.config import config_differences, config_hash, config_to_dict, dump_config, load_config
 from mtdnn_tf.errors import UserError
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TASK = """
 tasks:
   mood:
@@ -64,6 +66,19 @@ def test_paths_start_from_the_file_the_root_or_the_environment(tmp_path, monkeyp
     assert load_config(outside).tasks["mood"].train.path == str(tmp_path / "elsewhere" / "data" / "mood.tsv")
     monkeypatch.delenv("MY_ROOT")
     assert load_config(outside).tasks["mood"].train.path == str(tmp_path / "all" / "data" / "mood.tsv")
+
+
+ON_PUBLIC_DATA = ["glue_minilm", "ranking_minilm", "fdu_mtl/stack_cls", "pretraining/small", "pretraining/bert_base"]
+
+
+@pytest.mark.parametrize("name", ON_PUBLIC_DATA)
+def test_configurations_on_public_data_name_the_variable_that_is_not_set(monkeypatch, name):
+    for variable in ("MTDNN_DATA", "MTDNN_TEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    expected = r"\.yaml:\d+: data\.root: the environment variable MTDNN_(DATA|TEXT) is not set; set it, .*"
+    with pytest.raises(UserError, match=expected) as raised:
+        load_config(CONFIGS / f"{name}.yaml")
+    assert "\n" not in str(raised.value)
 
 
 def test_other_paths_start_from_where_they_are_written(tmp_path, monkeypatch):

@@ -81,6 +81,7 @@ def test_export_and_the_exported_model_answers_as_the_run_does(trained):
     done = run("export", "--model_dir=runs/small", "--output_dir=served/small", "--check", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "every signature answers as the Keras model does" in done.stdout
+    assert "no warm-up requests" not in done.stdout
     fingerprint = json.loads((folder / "served/small/1/assets.extra/fingerprint.json").read_text())["fingerprint"]
     assert f"fingerprint: {fingerprint} " in done.stdout
     card = (folder / "served/small/1/assets.extra/MODEL_CARD.md").read_text()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.evaluation.runs import load_run
-from mtdnn_tf.experiment import prepare_runtime, run_experiment
+from mtdnn_tf.experiment import prepare_directory, prepare_runtime, run_experiment, what_workers_share
+from mtdnn_tf.locks import DirectoryLock
 
 EXPECTED = {
     "config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md",
@@ -128,6 +130,54 @@ def test_fresh_starts_over(experiment, tmp_path):
     outcome = run_experiment(other, tmp_path / "run", fresh=True, verbose=0)
     assert outcome.run.config.training.seed == 5
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) > 1
+
+
+def test_fresh_throws_away_what_commands_write_and_nothing_else(experiment, tmp_path):
+    folder = tmp_path / "run"
+    written = ["scores.json", "baseline.json", "output.txt", "best/weights", "predictions/mood_test.tsv"]
+    for split in ("train", "dev", "test"):
+        written += [f"scores_{split}.json", f"task_attention_{split}.json", f"task_attention_{split}.html"]
+    for name in (*written, "config.yaml", "notes.txt", "scores_by_hand.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
+    config = mtdnn.load_config(experiment)
+    with DirectoryLock(folder) as lock:
+        prepare_directory(config, folder, True, lock)
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "notes.txt", "scores_by_hand.json", ".lock"}
+    assert mtdnn.load_config(folder / "config.yaml") == config
+
+
+def _shared(path, *changes):
+    config = mtdnn.load_config(path, changes)
+    return what_workers_share(
+        config, mtdnn.load_tasks(config), SimpleNamespace(tokenized={}), SimpleNamespace(splits=[])
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "encoder.dropout=0.3",
+        "optimizer.learning_rate=1e-5",
+        "data.max_length=16",
+        "tasks.follows.head=linear",
+        "tasks.pick.loss=pointwise",
+        "tasks.mood.loss_weight=2",
+        "tasks.mood.dropout=0.3",
+        "tasks.mood.metrics=[f1]",
+        "tasks.mood.labels=[positive, negative]",
+    ],
+)
+def test_workers_share_what_decides_a_step(experiment, change):
+    assert _shared(experiment, change)["configuration"] != _shared(experiment)["configuration"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["encoder.source=/elsewhere", "data.root=/elsewhere", "data.cache_dir=/tmp", "tasks.mood.train=/other.tsv"],
+)
+def test_workers_may_keep_their_files_in_other_places(experiment, change):
+    assert _shared(experiment, change) == _shared(experiment)
 
 
 def test_weights_of_another_run_are_taken_over_by_name(finished, experiment, tmp_path, capsys):

@@ -235,7 +235,8 @@ CONFIGS = sorted((REPOSITORY / "configs" / "pretraining").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_configurations_can_be_read(path):
+def test_the_configurations_can_be_read(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("MTDNN_TEXT", str(tmp_path))
     [task] = mtdnn.load_tasks(mtdnn.load_config(path))
     assert task.type == "pretraining"
     assert set(task.sources) == {"train", "dev"}

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mtdnn_tf.config import DataConfig, config_hash
+from mtdnn_tf.config import EXPORT_KINDS, DataConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
@@ -26,9 +26,8 @@ from mtdnn_tf.serving.warmup import Warmup
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import TaskSpec
 
-KINDS = ("ids", "text")
+KINDS = EXPORT_KINDS
 CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
-_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
 _LARGEST_GRAPH = 2_000_000_000  # bytes; a protobuf ends at 2^31
 CardWriter = Callable[[Mapping[str, Any]], str]
 
@@ -151,7 +150,7 @@ def export_saved_model(
 def _refuse_large(encoder: Encoder, weights: str) -> None:
     """Refuse constants that saved_model.pb can't hold."""
     layers = encoder.backbone.transformer_layers if isinstance(encoder.backbone, BertEncoder) else []
-    size = _BYTES[weights] * sum(layer.count_params() for layer in layers)
+    size = WEIGHT_FORMATS[weights].size * sum(layer.count_params() for layer in layers)
     if size > _LARGEST_GRAPH:
         raise UserError(
             f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; leave --freeze out, or take "

@@ -144,6 +144,16 @@ class Warmup:
         return next(token for token in plain if self.tokenizer(tf.constant([token])).row_lengths()[0] == 1)
 
 
+def missing_warmup(folder: Path) -> str:
+    """Return a line that says why an exported model has no warm-up requests; empty where it has some."""
+    if (folder / WARMUP_FILE).is_file():
+        return ""
+    return (
+        "no warm-up requests: tensorflow-serving-api is missing, so a server's first answers will be slow; install it (the extra "
+        "`serving`) and export again"
+    )
+
+
 def warmup_shapes(signatures: int, buckets: Sequence[int], max_length: int) -> list[tuple[int, int]]:
     """Return (length, batch size) of the requests to each signature: all of them, or as many as the server takes.
 

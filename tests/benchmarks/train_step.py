@@ -29,7 +29,7 @@ from mtdnn_tf.config import DataConfig, ExperimentConfig, OptimizerConfig
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.tasks import TaskSpec
 from tests.benchmarks.input_pipeline import ENCODER, glue_tasks
-from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, report, table
+from tests.benchmarks.measuring import interleaved_seconds, machine, medians, parser, public_data, report, table
 
 BATCH = 32
 TASK = TaskSpec("sort", "classification", ("text",), ("no", "yes"))
@@ -259,6 +259,7 @@ def main() -> None:
     options.add_argument("--real", type=int, default=40, help="batches of the real stream; 0: leave it out")
     options.add_argument("--tasks", type=int, default=64, help="tasks of the model beside that of one; 0: leave it out")
     arguments = options.parse_args()
+    data = public_data(options, arguments) if arguments.real else None
     torch.set_num_threads(machine()["cores"])
     print(machine())
     peaks = {"float32": peak_flops(tf.float32), "bfloat16": peak_flops(tf.bfloat16)}
@@ -269,8 +270,8 @@ def main() -> None:
         gc.collect()
     if arguments.tasks:
         figures["tasks"] = measure_tasks(arguments.tasks, 3 * arguments.repeats)
-    if arguments.real:
-        figures["real"] = measure_real(arguments.data, arguments.real, arguments.buckets)
+    if data:
+        figures["real"] = measure_real(data, arguments.real, arguments.buckets)
     report(figures, arguments.json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 
 import pytest
 import tensorflow as tf
@@ -11,7 +12,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mtdnn_tf.data.text import encode_texts
 from mtdnn_tf.serving.saved_model import KINDS
-from mtdnn_tf.serving.warmup import BATCH_SIZES, MAX_REQUESTS, WARMUP_FILE, warmup_shapes
+from mtdnn_tf.serving.warmup import (
+    BATCH_SIZES,
+    MAX_REQUESTS,
+    WARMUP_FILE,
+    Warmup,
+    missing_warmup,
+    warmup_shapes,
+)
 from tests.serving.server import CLASSIFY, REGRESS, LoadedModel, RefusedError, replay
 
 LENGTHS = (16, 32, 48)  # the buckets up to the 48 tokens of the exported model
@@ -135,6 +143,14 @@ def test_what_a_server_refuses_is_refused_here(warmed):
     wrong.model_spec.signature_name = "mood"
     with pytest.raises(RefusedError, match="method_name"):
         model.classify(wrong)
+
+
+def test_what_was_exported_without_them_says_so(exported, tmp_path, monkeypatch):
+    _, tasks, encoder, paths = exported
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    assert Warmup({}, {}, tasks, encoder.tokenizer, 48, "text").write(tmp_path, LENGTHS) == 0
+    assert "tensorflow-serving-api is missing" in missing_warmup(tmp_path)
+    assert [missing_warmup(path) for path in paths.values()] == ["", ""]
 
 
 @pytest.mark.parametrize("signatures", [1, 13, 50, 83, 160, 249, 900])

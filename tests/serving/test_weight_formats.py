@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import EXPORT_WEIGHTS
 from mtdnn_tf.serving import served_encoder
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import read_fingerprint
@@ -44,9 +45,13 @@ def test_products_and_look_ups_are_those_of_the_rounded_values():
     np.testing.assert_allclose(Int8Table(VALUES, tf.float32)(tf.constant(ids)), (steps * scale)[ids], rtol=1e-6)
 
 
+def test_the_configuration_and_the_flag_know_them():
+    assert set(EXPORT_WEIGHTS) == set(WEIGHT_FORMATS)
+
+
 @pytest.mark.parametrize("weights", WEIGHT_FORMATS)
-def test_the_configuration_knows_them(experiment, weights):
-    assert mtdnn.load_config(experiment, [f"export.weights={weights}"]).export.weights == weights
+def test_a_format_says_how_large_a_weight_is(weights):
+    assert WEIGHT_FORMATS[weights].size == STORED[weights].size
 
 
 @pytest.mark.parametrize("weights", WEIGHT_FORMATS)

@@ -17,9 +17,9 @@ STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 
 
 @pytest.mark.real_data
+@pytest.mark.usefixtures("data_root")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_has_a_run_for_each_of_its_stages(path, data_root, monkeypatch, tmp_path):
-    monkeypatch.setenv("MTDNN_DATA", str(data_root.resolve()))
+def test_a_recipe_has_a_run_for_each_of_its_stages(path, tmp_path):
     stages = read_stages(read_body(path), "stages")
     for stage in stages:
         module = STAGE_KINDS[stage.options.kind].module
@@ -41,12 +41,27 @@ COUNTS = {
 
 
 @pytest.mark.real_data
+@pytest.mark.usefixtures("data_root")
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_has_as_many_runs_as_it_says(path, data_root, monkeypatch, tmp_path):
-    monkeypatch.setenv("MTDNN_DATA", str(data_root.resolve()))
+def test_a_study_has_as_many_runs_as_it_says(path, tmp_path):
     runs = read_study(path).plan(tmp_path)
     assert len(runs) == COUNTS.get(path.stem, COUNTS[path.stem.removesuffix("_bert_base")])
     assert len({run.directory for run in runs}) == len(runs)
+
+
+BIG = [path for path in (*RECIPES, *STUDIES) if path.stem.endswith("_bert_base")]
+
+
+@pytest.mark.parametrize("path", BIG, ids=lambda path: path.stem)
+def test_what_downloads_its_data_needs_no_folder_of_them(path, monkeypatch, tmp_path):
+    monkeypatch.delenv("MTDNN_DATA")
+    assert _planned(path, tmp_path)
+
+
+def _planned(path, folder):
+    return (
+        plan_runs(read_stages(read_body(path), "stages"), folder) if path in RECIPES else read_study(path).plan(folder)
+    )
 
 
 @pytest.mark.parametrize("path", [*RECIPES, *STUDIES], ids=lambda path: path.stem)

@@ -14,11 +14,12 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import STRATEGIES as NAMES
 from mtdnn_tf.evaluation.runs import load_run
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.train_workers import worker_environments
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.distribution import build_distribution
+from mtdnn_tf.training.distribution import STRATEGIES, build_distribution
 from tests.conftest import REPOSITORY
 from tests.nine_tasks import write_nine_tasks
 
@@ -232,6 +233,10 @@ def test_dropout_differs_between_replicas_and_steps(nine, encoder):
     environment = dict(os.environ) | {"PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["differ"], ended.stderr[-3000:]
+
+
+def test_the_configuration_and_the_flag_know_every_strategy():
+    assert set(NAMES) == set(STRATEGIES)
 
 
 GOOD = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": %s}}'
