@@ -193,14 +193,21 @@ def _time_left(
 
 
 def expected_seconds(run: PlannedRun, done: Sequence[PlannedRun], ledger: Ledger) -> float:
-    """Return what a run should take by those that are done: the most alike of them, in the mean, less what it has run already."""
+    """Return what a run should take by the most alike of those that are done, for as many tasks and epochs as it has.
+
+    What it has run already is taken off.
+    """
     alike = [
         [other for other in done if all(getattr(other, name) == getattr(run, name) for name in names)]
         for names in (("stage", "task", "x"), ("stage", "task"), ("stage",), ("task",), ())
     ]
     nearest = next(found for found in alike if found)
-    mean = sum(ledger[other.name].seconds for other in nearest) / len(nearest)
-    return max(mean - ledger[run.name].seconds, 0.0)
+    rate = sum(ledger[other.name].seconds for other in nearest) / sum(map(_task_epochs, nearest))
+    return max(rate * _task_epochs(run) - ledger[run.name].seconds, 0.0)
+
+
+def _task_epochs(run: PlannedRun) -> int:
+    return len(run.specs) * run.config.training.epochs
 
 
 def told_seconds(seconds: float) -> str:

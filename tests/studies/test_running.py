@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from mtdnn_tf.errors import Interrupted, UserError
 from mtdnn_tf.studies import running
 from mtdnn_tf.studies.planned import plan_runs
 from mtdnn_tf.studies.processes import Processes
-from mtdnn_tf.studies.progress import FINISHED
+from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, expected_seconds
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.stages import read_body, read_stages
 from tests.small import write_experiment
@@ -94,6 +95,19 @@ def test_a_failure_stops_the_others_and_is_what_is_told(runs, trainer, monkeypat
         run_all(runs, tmp_path / "runs", jobs=2)
     assert trainer.finished == []
     assert set(trainer.before) == {"together", "other"}
+
+
+def test_a_run_is_expected_to_take_as_long_as_its_tasks_and_epochs(runs, tmp_path):
+    ledger = Ledger(tmp_path)
+    together, other, kept, *_ = runs
+    ledger.write(together.name, Record(seconds=80.0))  # two tasks
+    epochs = other.config.training.epochs
+    longer = replace(other, config=replace(other.config, training=replace(other.config.training, epochs=3 * epochs)))
+    assert expected_seconds(other, [together], ledger) == pytest.approx(40.0)
+    assert expected_seconds(longer, [together], ledger) == pytest.approx(120.0)
+    ledger.write(other.name, Record(seconds=15.0))
+    assert expected_seconds(other, [together], ledger) == pytest.approx(25.0)
+    assert expected_seconds(kept, [together, other], ledger) == pytest.approx((80 + 15) / 3)
 
 
 def test_one_after_the_other_is_the_rule(runs, trainer, tmp_path):
