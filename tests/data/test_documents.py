@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 
 import pytest
 
@@ -21,6 +22,16 @@ SENTENCES = {
     "numbers": ("It cost 3.50 in May. 1816 was cold.", ["It cost 3.50 in May.", "1816 was cold."]),
     "a small letter goes on": ("At 5 p.m. she left.", ["At 5 p.m. she left."]),
     "other scripts": ("Это дом. Он мал. 天気。 雨。", ["Это дом.", "Он мал.", "天気。", "雨。"]),
+    "no space behind a full-width mark": ("今天天气很好。我们去公园。", ["今天天气很好。", "我们去公园。"]),
+    "its quotes and other marks go with it": (
+        "他说：“好。”什么？！「はい。」真的",
+        ["他说：“好。”", "什么？！", "「はい。」", "真的"],
+    ),
+    "a small letter of any script goes on": (
+        "Il habite env. à Paris. Elle y va. Он жил на ул. ленина. Да.",
+        ["Il habite env. à Paris.", "Elle y va.", "Он жил на ул. ленина.", "Да."],
+    ),
+    "marks without a space": ("See a.b and ...so 3.5!x", ["See a.b and ...so 3.5!x"]),
     "nothing": (" \t ", []),
 }
 
@@ -29,6 +40,13 @@ SENTENCES = {
 def test_sentences_end_where_readers_see_it(case):
     paragraph, expected = SENTENCES[case]
     assert split_sentences(paragraph) == expected
+
+
+@pytest.mark.parametrize("text", ["." * 50_000, '".' * 50_000, "Mr. " * 50_000, "。" * 50_000, "a." + " " * 50_000])
+def test_long_paragraphs_take_no_longer_by_character(text):
+    started = time.process_time()
+    split_sentences(text)
+    assert time.process_time() - started < 3
 
 
 WIKIPEDIA = '<doc id="1" title="A > B">\nFirst\n\nOne. Two.\nThree.\n</doc>\n\n<doc id="2">\nFour.\n</doc>\n'
