@@ -170,6 +170,10 @@ BAD = {
     "best": ("training.best_metric=text/masked_loss", r"training\.best_metric: unknown score 'text/masked_loss'"),
     "service": ("data.service=grpc://localhost:1", r"data\.service: makes no batches of running text"),
     "held out": ("tasks.text.dev=train_sea.txt", r"tasks\.text\.dev: .*train_sea\.txt is also trained on"),
+    "words": (
+        "encoder.source='words://hidden=16,heads=2'",
+        r"^encoder\.source: pre-training needs a BERT encoder; received one",
+    ),
     "no dev file": ("tasks.text.dev=nothing_*.txt", r"nothing_\*\.txt: no file has such a name"),
 }
 
