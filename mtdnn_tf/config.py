@@ -192,7 +192,7 @@ class TrainingConfig:
     checkpoint_every: CountOrNone = 0  # steps; 0: at the end of each epoch only
     keep_checkpoints: Count = 2
     init_from: str | None = None  # a run directory: encoder and heads are taken over by name
-    init_heads: Annotated[str, one_of("kept", "stripped")] = "kept"  # stripped: of init_from only the encoder is
+    init_heads: Annotated[str, one_of("kept", "stripped")] = "kept"  # stripped: nothing of a single task is
     best_metric: str = "average"  # average of main metrics, or <task>/<metric>
     score_every: Count = 1  # epochs between scorings of the development sets; the last epoch is scored whatever it is
     # Scored epochs in a row without a better best_metric after which training stops; 0: it does not.

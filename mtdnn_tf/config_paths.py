@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mtdnn_tf.config_tree import Branch, Leaf, Node
 
 SPLITS = ("train", "dev", "test")
 TFDS = "tfds:"  # a source that starts so is a name of tensorflow-datasets
+_WITH_SETTINGS = ("random", "words")  # encoders whose source is settings, of which some name files
 
 
 def children_of(node: Node | None, key: str) -> dict[str, Node]:
@@ -62,9 +64,29 @@ def _make_absolute(children: dict[str, Node], key: str, start: Path | None = Non
 
 
 def _make_encoder_absolute(children: dict[str, Node]) -> None:
-    # A folder that is named like a preset would otherwise be taken for the preset, and downloaded.
     leaf = _text(children, "source")
-    if leaf and "://" not in leaf.value:
-        candidates = [_joined(start, leaf.value) for start in (leaf.origin.folder, Path.cwd())]
-        found = [path for path in candidates if os.path.isdir(path)]
-        children["source"] = replace(leaf, value=found[0]) if found else leaf
+    if leaf:
+        scheme, separator, rest = leaf.value.partition("://")
+        if scheme in _WITH_SETTINGS and separator:
+            settings = ",".join(_setting(leaf.origin.folder, *item.partition("=")) for item in rest.split(","))
+            children["source"] = replace(leaf, value=f"{scheme}://{settings}")
+        elif not separator:
+            # A folder that is named like a preset would otherwise be taken for the preset, and downloaded.
+            children["source"] = replace(
+                leaf, value=_found(os.path.isdir, leaf.origin.folder, leaf.value) or leaf.value
+            )
+
+
+def _setting(folder: Path, key: str, equals: str, value: str) -> str:
+    """Return a setting of an encoder's source; a file in it absolute, but where its folder's name would end the setting."""
+    if value and key in ("vocab", "vectors") and "://" not in value:
+        # Vectors may also be a preset's.
+        path = _found(os.path.exists, folder, value) or (_joined(folder, value) if key == "vocab" else value)
+        value = path if "," not in path else value
+    return f"{key}{equals}{value}"
+
+
+def _found(is_there: Callable[[str], bool], folder: Path, value: str) -> str | None:
+    """Return the path of this name that is there: in the folder of the file that names it, else in the current directory."""
+    candidates = (_joined(start, value) for start in (folder, Path.cwd()))
+    return next((path for path in candidates if is_there(path)), None)

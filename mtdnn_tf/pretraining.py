@@ -11,7 +11,6 @@ import numpy as np
 
 from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.data.batches import evaluation_batches
-from mtdnn_tf.data.documents import document_files
 from mtdnn_tf.data.pretraining import TokenizedDocuments, tokenize_documents
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.report import write_report
@@ -42,7 +41,7 @@ def run_pretraining(config: ExperimentConfig, model_dir: str | Path, **options: 
         options: of `run_experiment`.
 
     Raises:
-        UserError: as `run_experiment`; also where there is another task, or development text that is trained on.
+        UserError: as `run_experiment`; also where there is another task.
     """
     task = pretraining_task(config)
     outcome = run_experiment(config, model_dir, **options)
@@ -62,7 +61,7 @@ def pretraining_task(config: ExperimentConfig) -> TaskSpec:
     """Return the task of a pre-training configuration.
 
     Raises:
-        UserError: there is none, or another one beside it, or a file is both trained on and held out.
+        UserError: there is none, or another one beside it.
     """
     tasks = load_tasks(config)
     [task, *others] = sorted(tasks, key=lambda each: each.type not in DOCUMENT_TYPES)
@@ -71,10 +70,6 @@ def pretraining_task(config: ExperimentConfig) -> TaskSpec:
             f"tasks: pre-training takes one task, of the type {' or '.join(DOCUMENT_TYPES)}; received "
             f"{', '.join(f'{each.name} ({each.type})' for each in tasks)}"
         )
-    files = {split: set(document_files(source)) for split, source in task.sources.items()}
-    shared = sorted(files.get("train", set()) & files.get("dev", set()))
-    if shared:
-        raise UserError(f"tasks.{task.name}.dev: {shared[0]} is also trained on; hold other files out")
     return task
 
 

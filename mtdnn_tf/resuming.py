@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.runs import Run, find_weights
+from mtdnn_tf.modeling.model import restart_first_tokens
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.checkpoints import State
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify
@@ -39,11 +40,19 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
 
 
 def _take_over(run: Run, weights: Path) -> str:
-    """Load the weights of another run as `training.init_heads` says, and tell what was loaded."""
-    if run.config.training.init_heads == "stripped":
-        checkpoints.load_model(weights, run.model, (), partial=True)
-        return f"{weights}: loaded encoder; heads are stripped (training.init_heads)"
-    return f"{weights}: {checkpoints.load_model(weights, run.model, run.tasks, partial=True)}"
+    """Load the weights of another run as `training.init_heads` says, and tell what was loaded.
+
+    Task tokens that are not taken over start from the encoder that is.
+    """
+    training = run.config.training
+    if training.init_heads == "stripped":
+        report = checkpoints.load_shared(weights, run.model)
+        told = f"loaded {', '.join(report.loaded)}; what belongs to tasks is stripped (training.init_heads)"
+    else:
+        report = checkpoints.load_model(weights, run.model, run.tasks, partial=True)
+        told = str(report)
+    restart_first_tokens(run.model, run.encoder, report.loaded, training.seed)
+    return f"{weights}: {told}"
 
 
 def _refuse_lost_progress(model_dir: Path) -> None:

@@ -190,7 +190,26 @@ def _check_options_of_documents(where: str, task: TaskConfig, of_documents: bool
     names = ("text", "head_of", "pair_order", "max_examples", "dropout") if of_documents else ("pretraining",)
     for name in names:
         if getattr(task, name) is not None:
-            raise UserError(f"{where}.{name}: has no effect on a task of the type {task.type}; remove it")
+            raise _no_effect(f"{where}.{name}", task)
+    if of_documents:
+        for split, source in _written_sources(task).items():
+            _check_source_of_documents(f"{where}.{split}", task, source)
+
+
+def _check_source_of_documents(where: str, task: TaskConfig, source: SourceConfig) -> None:
+    untouched = SourceConfig(source.path)
+    for name in ("rows", "split", "data_dir", "header", "labels", "ignore_labels", "gather"):
+        if getattr(source, name) != getattr(untouched, name):
+            raise _no_effect(f"{where}.{name}", task)
+    for column in source.columns:
+        if column != "text" or source.format not in ("auto", "jsonl"):
+            raise UserError(
+                f"{where}.columns.{column}: is not read; of a task of the type {task.type} only JSON lines have a column, text"
+            )
+
+
+def _no_effect(where: str, task: TaskConfig) -> UserError:
+    return UserError(f"{where}: has no effect on a task of the type {task.type}; remove it")
 
 
 def _check_outputs(where: str, task: TaskConfig, kind: TaskType) -> None:
@@ -222,9 +241,13 @@ def _metrics(where: str, task: TaskConfig, kind: TaskType) -> tuple[tuple[str, .
 
 
 def _sources(task: TaskConfig, text: tuple[str, ...], ready: ReadyMade | None) -> dict[str, SourceConfig]:
+    return {split: complete_source(source, split, text, ready) for split, source in _written_sources(task).items()}
+
+
+def _written_sources(task: TaskConfig) -> dict[str, SourceConfig]:
+    """Return the sources by split, with the columns that the task names for all of them."""
     written = {split: getattr(task, split) for split in SPLITS if getattr(task, split) is not None}
-    merged = {split: replace(source, columns={**task.columns, **source.columns}) for split, source in written.items()}
-    return {split: complete_source(source, split, text, ready) for split, source in merged.items()}
+    return {split: replace(source, columns={**task.columns, **source.columns}) for split, source in written.items()}
 
 
 def _check_lender(task: TaskSpec, tasks: Mapping[str, TaskSpec]) -> None:

@@ -11,6 +11,10 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.config import ExperimentConfig
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.task_types import DOCUMENT_TYPES
+from mtdnn_tf.tasks import load_tasks
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
 
@@ -19,9 +23,24 @@ _PROFILE = flags.DEFINE_string(
 )
 
 
+def refuse_running_text(config: ExperimentConfig) -> None:
+    """Refuse tasks that another command trains, which also keeps their encoder.
+
+    Raises:
+        UserError: all tasks are of running text; some of them beside others are refused when batches are mixed.
+    """
+    tasks = load_tasks(config)
+    if all(task.type in DOCUMENT_TYPES for task in tasks):
+        raise UserError(
+            f"tasks.{tasks[0].name}: running text (type: {tasks[0].type}) is trained by `python -m mtdnn_tf.pretrain`, which "
+            "writes the encoder for later runs; received `python -m mtdnn_tf.train`"
+        )
+
+
 def main() -> None:
     """Read the flags, run, say what came out."""
     config, model_dir = cli.config_from_flags(), cli.model_dir_from_flags()
+    refuse_running_text(config)
     # TensorFlow takes seconds to import: not before the configuration is known to be good.
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.report import score_table

@@ -94,6 +94,42 @@ def test_other_paths_start_from_where_they_are_written(tmp_path, monkeypatch):
     assert load_config(path, ["tasks.mood.train=x.tsv"]).tasks["mood"].train.path == str(tmp_path / "here" / "x.tsv")
 
 
+SETTINGS = {
+    "random://layers=1,vocab=words.txt": "random://layers=1,vocab={configs}/words.txt",
+    "words://vocab=missing.txt,hidden=8": "words://vocab={configs}/missing.txt,hidden=8",
+    "words://vocab=here.txt": "words://vocab={here}/here.txt",
+    "words://vocab=~/words.txt": "words://vocab={home}/words.txt",
+    "words://vocab=${MY_ROOT}/words.txt": "words://vocab=/elsewhere/words.txt",
+    "words://vocab=/a/../words.txt,vectors=glove.txt": "words://vocab=/words.txt,vectors={configs}/glove.txt",
+    "words://vectors=bert": "words://vectors={configs}/bert",
+    "words://vectors=bert_base_en_uncased,vocab=": "words://vectors=bert_base_en_uncased,vocab=",
+    "words://vectors=package://weights/model": "words://vectors=package://weights/model",
+    "random://": "random://",
+    "package://weights/model": "package://weights/model",
+}
+
+
+@pytest.mark.parametrize("source", SETTINGS)
+def test_files_in_settings_of_an_encoder_become_absolute_like_folders(tmp_path, monkeypatch, source):
+    here, configs = tmp_path / "here", tmp_path / "configs"
+    (configs / "bert").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("MY_ROOT", "/elsewhere")
+    for path in (configs / "words.txt", configs / "glove.txt", here / "here.txt", here / "words.txt"):
+        path.write_text("")
+    config = load_config(_write(tmp_path, "configs/run.yaml", TASK + f'encoder: {{source: "{source}"}}\n'))
+    expected = SETTINGS[source].format(configs=configs, here=here, home=Path.home())
+    assert config.encoder.source == expected
+    again = load_config(_write(tmp_path, "configs/again.yaml", dump_config(config)))
+    assert again.encoder.source == expected
+
+
+def test_a_file_whose_folder_would_end_the_setting_stays_as_it_is(tmp_path):
+    path = _write(tmp_path, "a,b/run.yaml", TASK + 'encoder: {source: "words://vocab=words.txt"}\n')
+    assert load_config(path).encoder.source == "words://vocab=words.txt"
+
+
 def test_a_source_is_a_text_or_a_mapping(tmp_path):
     spelled = TASK.replace("train: data/mood.tsv", "train: {path: data/mood.tsv, header: false, columns: {text: 0}}")
     short = load_config(_write(tmp_path)).tasks["mood"].train

@@ -170,8 +170,47 @@ BAD = {
     "best": ("training.best_metric=text/masked_loss", r"training\.best_metric: unknown score 'text/masked_loss'"),
     "service": ("data.service=grpc://localhost:1", r"data\.service: makes no batches of running text"),
     "held out": ("tasks.text.dev=train_sea.txt", r"tasks\.text\.dev: .*train_sea\.txt is also trained on"),
+    "words": (
+        "encoder.source='words://hidden=16,heads=2'",
+        r"^encoder\.source: pre-training needs a BERT encoder; received one",
+    ),
     "no dev file": ("tasks.text.dev=nothing_*.txt", r"nothing_\*\.txt: no file has such a name"),
 }
+
+
+IGNORED = {
+    "rows": "'[:5]'",
+    "split": "train",
+    "data_dir": "data",
+    "header": "false",
+    "labels": "{a: b}",
+    "ignore_labels": "[a]",
+    "gather": "true",
+}
+
+
+@pytest.mark.parametrize("key", IGNORED)
+def test_keys_of_sources_that_running_text_cannot_obey_are_refused(folder, key):
+    config = _config(folder, f"tasks.text.dev.{key}={IGNORED[key]}")
+    with pytest.raises(
+        mtdnn.UserError, match=rf"^tasks\.text\.dev\.{key}: has no effect on .* pretraining; remove it$"
+    ):
+        mtdnn.load_tasks(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tasks.text.dev.columns={label: x}"],
+        ["tasks.text.columns={label: x}"],
+        ["tasks.text.train.columns={text: body}", "tasks.text.train.format=wikipedia"],
+    ],
+)
+def test_columns_that_are_not_read_are_refused(folder, overrides):
+    with pytest.raises(mtdnn.UserError, match=r"^tasks\.text\.(dev|train)\.columns\.(label|text): is not read"):
+        mtdnn.load_tasks(_config(folder, *overrides))
+    [task] = mtdnn.load_tasks(_config(folder, "tasks.text.columns={text: body}", "tasks.text.dev.format=jsonl"))
+    assert task.sources["dev"].columns == {"text": "body"}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -195,6 +234,25 @@ def test_it_takes_a_run_of_its_own(folder, tmp_path):
         run_experiment(config, tmp_path / "run")
     with pytest.raises(mtdnn.UserError, match=r"tasks\.mood\.pretraining: has no effect"):
         mtdnn.load_tasks(mtdnn.load_config(path, ["tasks.mood.pretraining.whole_words=true"]))
+
+
+def test_training_tells_which_command_it_is_before_anything_is_done(folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mtdnn_tf.train", f"--config={folder / 'pre.yaml'}", f"--model_dir={tmp_path / 'run'}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    [line] = done.stderr.splitlines()
+    assert "tasks.text: running text (type: pretraining) is trained by `python -m mtdnn_tf.pretrain`" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_every_way_of_reading_it_looks_whether_text_is_held_out(folder, split):
+    config = _config(folder, f"tasks.text.{split}={folder / 'train_s*.txt'}")
+    tokenizer = mtdnn.load_encoder("random://layers=1,hidden=16").tokenizer
+    with pytest.raises(mtdnn.UserError, match=rf"tasks\.text\.{split}: .*train_sea\.txt is also trained on"):
+        mtdnn.build_mixture(mtdnn.load_tasks(config), tokenizer, config)
 
 
 def test_it_answers_no_texts_and_is_not_served(trained, tmp_path):

@@ -14,13 +14,17 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.cli import select_tasks
+from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.evaluation.evaluate import SplitScorer
+from mtdnn_tf.evaluation.runs import Run, build_run_model
 from mtdnn_tf.evaluation.seen_rows import scores_without_train_rows
 from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
 from mtdnn_tf.experiment import prepare_runtime, run_experiment
 from mtdnn_tf.modeling.model import first_tokens
 from mtdnn_tf.planning import make_plan
-from mtdnn_tf.training.checkpoints import load_model
+from mtdnn_tf.resuming import restore
+from mtdnn_tf.training.checkpoints import State, load_model, model_parts, save
+from mtdnn_tf.training.trainer import MultiTaskTrainer
 from tests.small import TINY, TINY_WORDS
 
 SHORT = ["training.epochs=1", "data.max_length=24"]
@@ -126,6 +130,64 @@ def test_an_implicit_run_moves_its_tasks_tokens_and_is_taken_over_by_name(experi
     assert {"encoder", "first_tokens/mood", "heads/mood"} == set(report.loaded)
     assert {"first_tokens/close", "heads/close"} <= set(report.new)
     np.testing.assert_array_equal(tokens_of(more)["mood"], learned)
+
+
+def _taken_over(experiment, folder, *overrides):
+    """Save a model whose every weight is moved, start a run from it; return both, and the run's tokens as they were built."""
+    config = select_tasks(mtdnn.load_config(experiment, [*SHORT, *overrides]), ["mood"])
+    model, tasks, _ = build_run_model(config)
+    for weight in model.weights:
+        weight.assign_add(0.1 * np.random.default_rng(0).standard_normal(weight.shape).astype(np.float32))
+    save(folder / "first" / "best", model_parts(model, tasks), State(1, 0, 1))
+    overrides = [*SHORT, *overrides, f"training.init_from={folder / 'first'}"]
+    config = select_tasks(mtdnn.load_config(experiment, overrides), ["mood", "close"])
+    run = Run(*build_run_model(config), config, folder / "second")
+    built = tokens_of(run.model)
+    assert restore(run, MultiTaskTrainer(run.model, run.tasks)) is None
+    return model, run, built
+
+
+def _encoder_weights(model):
+    return [weight.numpy() for weight in model.get_layer("encoder").weights]
+
+
+STRIPPED = "training.init_heads=stripped"
+
+
+@pytest.mark.parametrize("heads", ["kept", "stripped"])
+def test_task_tokens_that_are_not_taken_over_start_from_the_encoder_that_is(experiment, tmp_path, capsys, heads):
+    first, run, built = _taken_over(
+        experiment, tmp_path, "model.sharing=layerwise_implicit", f"training.init_heads={heads}"
+    )
+    for mine, theirs in zip(_encoder_weights(run.model), _encoder_weights(first), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    backbone = first.get_layer("encoder")
+    of_cls = backbone.initial_token(run.encoder.tokenizer.cls_id, 0)
+    found = tokens_of(run.model)
+    np.testing.assert_array_equal(found["close"], of_cls)
+    np.testing.assert_array_equal(found["mood"], tokens_of(first)["mood"] if heads == "kept" else of_cls)
+    assert np.abs(built["close"] - of_cls).max() > 0.01
+    said = capsys.readouterr().out
+    assert ("loaded encoder, first_tokens/mood, heads/mood" if heads == "kept" else "loaded encoder; what") in said
+
+
+def test_the_first_token_that_all_tasks_share_goes_with_a_stripped_encoder(experiment, tmp_path, capsys):
+    words = tmp_path / "words.txt"
+    words.write_text("".join(f"{word}\n" for word in (*SPECIAL_TOKENS, "good", "bad")), encoding="utf-8")
+    first, run, _ = _taken_over(experiment, tmp_path, f'encoder.source="{TINY_WORDS},vocab={words}"', STRIPPED)
+    np.testing.assert_array_equal(tokens_of(run.model)["CLS"], tokens_of(first)["CLS"])
+    assert "loaded encoder, first_tokens/CLS; what" in capsys.readouterr().out
+    head, theirs = run.model.get_layer("mood").weights[0], first.get_layer("mood").weights[0]
+    assert np.abs(head.numpy() - theirs.numpy()).max() > 0.01
+
+
+def test_task_tokens_on_words_are_stripped_too(experiment, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("".join(f"{word}\n" for word in (*SPECIAL_TOKENS, "good", "bad")), encoding="utf-8")
+    sharing = "model.sharing=layerwise_explicit"
+    _, run, built = _taken_over(experiment, tmp_path, f'encoder.source="{TINY_WORDS},vocab={words}"', STRIPPED, sharing)
+    for owner, token in tokens_of(run.model).items():
+        np.testing.assert_array_equal(token, built[owner])
 
 
 LAYERWISE = pytest.mark.parametrize("sharing", ["layerwise_implicit", "layerwise_explicit"])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import Faults, RowError, each_row
-from mtdnn_tf.data.lines import quoted, read_lines, without_line_end
+from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
 from mtdnn_tf.data.rows import read_jsonl
 from mtdnn_tf.data.sentences import split_sentences
 from mtdnn_tf.errors import UserError, unknown_name
@@ -22,21 +23,16 @@ _CLOSING = "</doc>"
 
 Lines = Iterator[tuple[int, str]]
 
-
-@dataclass(frozen=True)
-class Document:
-    """One text, whose sentences belong together."""
-
-    origin: str  # path and line, for messages
-    sentences: tuple[str, ...]
+Document = tuple[str, ...]
+"""The sentences of one text, in order."""
 
 
 def read_documents(source: SourceConfig) -> tuple[list[Document], tuple[str, ...]]:
     """Read all documents of a source, in the order of its files' names.
 
     `path` is a file (.gz is unpacked) or a pattern such as `wiki/*.txt`. `format` is one of `DOCUMENT_FORMATS`, or auto: jsonl by
-    the ending, wikipedia where the first line is a `<doc>`, else text. With `on_error: skip`, lines that cannot be decoded and
-    rows that are no objects with a text are left out.
+    the ending or where the first line is a JSON object, wikipedia where it is a `<doc>`, else text. With `on_error: skip`, lines
+    that cannot be decoded and rows that are no objects with a text are left out.
 
     Returns:
         The documents, each with one sentence at least; and a message for each line or row left out.
@@ -47,7 +43,7 @@ def read_documents(source: SourceConfig) -> tuple[list[Document], tuple[str, ...
     paths = document_files(source)
     faults = Faults(source.on_error)
     found = [document for path in paths for document in _read_file(replace(source, path=path), faults)]
-    documents = [document for document in found if document.sentences]
+    documents = [document for document in found if document]
     if not documents:
         raise UserError(f"{source.path}: holds no text; expected sentences")
     return documents, faults.messages()
@@ -78,7 +74,17 @@ def _format(source: SourceConfig) -> str:
     if source.path.lower().removesuffix(".gz").endswith(_JSON_ENDINGS):
         return "jsonl"
     lines = (line for _, line in read_lines(source.path, source.encoding) if isinstance(line, str) and line.strip())
-    return "wikipedia" if _OPENING.fullmatch(next(lines, "")) else "text"
+    first = next(lines, "")
+    if _OPENING.fullmatch(first):
+        return "wikipedia"
+    return "jsonl" if _is_json_object(first) else "text"
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _good_lines(source: SourceConfig, faults: Faults) -> Lines:
@@ -87,7 +93,7 @@ def _good_lines(source: SourceConfig, faults: Faults) -> Lines:
     return faults.without(numbered)
 
 
-def _sentences(paragraphs: Iterable[str]) -> tuple[str, ...]:
+def _sentences(paragraphs: Iterable[str]) -> Document:
     return tuple(sentence for paragraph in paragraphs for sentence in split_sentences(paragraph))
 
 
@@ -105,7 +111,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
 def _read_text(source: SourceConfig, faults: Faults) -> Iterator[Document]:
     """Yield the file as one document; a paragraph ends at a blank line."""
     lines = [line for _, line in _good_lines(source, faults)]
-    yield Document(source.path, _sentences(_paragraphs(lines)))
+    yield _sentences(_paragraphs(lines))
 
 
 def _read_wikipedia(source: SourceConfig, faults: Faults) -> Iterator[Document]:
@@ -123,7 +129,7 @@ def _read_wikipedia(source: SourceConfig, faults: Faults) -> Iterator[Document]:
         elif line.strip() == _CLOSING:
             if begun is None:
                 raise UserError(f"{where}: </doc> without a <doc> before it")
-            yield Document(f"{source.path}:{begun}", _sentences(lines))
+            yield _sentences(lines)
             begun = None
         elif begun is not None:
             lines.append(line)
@@ -137,20 +143,20 @@ def _read_jsonl(source: SourceConfig, faults: Faults) -> Iterator[Document]:
     """Yield the text of each object, under the key that `columns: {text: ...}` names; blank lines in it end paragraphs."""
     key = str(source.columns.get("text", "text"))
     rows = each_row(read_jsonl(source).rows, partial(_text_of, source.path, key))
-    for line, text in faults.without(rows):
-        yield Document(f"{source.path}:{line}", _sentences(_paragraphs(text.split("\n"))))
+    for text in faults.without(rows):
+        yield _sentences(_paragraphs(text.split("\n")))
 
 
-def _text_of(path: str, key: str, line: int, row: dict[str, object]) -> tuple[int, str]:
+def _text_of(path: str, key: str, line: int, row: dict[str, object]) -> str:
     if key not in row:
         raise RowError(
             f"{path}:{line}: the key {quoted(key)} is missing; this row has {', '.join(row) or 'none'} "
             "(name another: `columns: {text: body}`)"
         )
-    text = row[key]
-    if not isinstance(text, str):
-        raise RowError(f"{path}:{line}: {key} must be a text (in quotes), received {quoted(text)}")
-    return line, text
+    fault = text_fault(row[key])
+    if fault is not None:
+        raise RowError(f"{path}:{line}: {key} {fault}")
+    return str(row[key])
 
 
 DOCUMENT_FORMATS: dict[str, Callable[[SourceConfig, Faults], Iterator[Document]]] = {

@@ -54,6 +54,22 @@ def quoted(value: object, limit: int = 80) -> str:
     return shortened(reprlib.repr(value), limit)  # also where it is nested too deep for repr()
 
 
+def text_fault(value: object) -> str | None:
+    """Return what is wrong with a value that is to be a text, as the end of a message; None: nothing."""
+    if not isinstance(value, str):
+        rule = "must be valid utf-8" if isinstance(value, bytes) else "must be a text (in quotes)"
+        return f"{rule}, received {quoted(value)}"
+    if "\0" in value:
+        return f"holds a NUL character at position {value.index(chr(0))}; text must hold none"
+    if value.isascii():
+        return None
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can name half of a pair: "\ud83d"
+        return f"holds half a surrogate pair, {quoted(value[error.start])}, at position {error.start}"
+    return None
+
+
 def read_lines(path: str, encoding: str = "utf-8") -> Iterator[tuple[int, str | LineError]]:
     r"""Yield (1-based number, line with its line end) of a file, unpacked where its name ends in .gz.
 

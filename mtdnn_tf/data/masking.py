@@ -57,8 +57,9 @@ class Masking:
     def choose(self, token_ids: tf.Tensor, ordinary: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
         """Return which tokens are predicted, `[rows, length] bool`.
 
-        Words (tokens, unless `whole_words`) are taken in the order of their draws, as long as the row's number of predictions
-        has room for all their tokens: the share of the row's ordinary tokens, rounded, at least 1.
+        Words (tokens, unless `whole_words`) are taken in the order of their draws; one whose tokens are more than are still to be
+        predicted is passed over. To be predicted is the share of the row's ordinary tokens, rounded, at least 1. So a row has no
+        prediction only where each of its words has more tokens than that.
 
         Args:
             token_ids: `[rows, length] int32`.
@@ -78,9 +79,8 @@ class Masking:
         # Words without an ordinary token come last; 2 is more than any draw.
         ranking = tf.argsort(tf.where(sizes > 0, order, 2.0), axis=1, stable=True)
         sorted_sizes = tf.gather(sizes, ranking, batch_dims=1)
-        ends = tf.cumsum(sorted_sizes, axis=1)
-        fits = (ends <= self._limits(ordinary, length)[:, tf.newaxis]) & (sorted_sizes > 0)
-        words = tf.gather(fits, tf.argsort(ranking, axis=1), batch_dims=1)
+        taken = _taken_in_order(sorted_sizes, self._limits(ordinary, length))
+        words = tf.gather(taken, tf.argsort(ranking, axis=1), batch_dims=1)
         return tf.gather(words, word, batch_dims=1) & ordinary
 
     def _limits(self, ordinary: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
@@ -98,3 +98,26 @@ class Masking:
     @staticmethod
     def _scaled(draws: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.floor(draws * tf.cast(count, draws.dtype)), tf.int32)
+
+
+def _taken_in_order(sizes: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+    """Return which of the words of each row are taken when each in turn is, if there is room for it, `[rows, words] bool`.
+
+    Each round takes all words before the first that has no room, and drops those that will never have any. Rounds are few: after
+    the first, less room is left than the longest word needs, and each leaves less.
+
+    Args:
+        sizes: `[rows, words] int32`; words of size 0 are not taken.
+        room: `[rows] int32`.
+    """
+
+    def go_round(taken: tf.Tensor, waiting: tf.Tensor, room: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        ends = tf.cumsum(tf.where(waiting, sizes, 0), axis=1)
+        fits = waiting & (ends <= room[:, tf.newaxis])
+        room -= tf.reduce_sum(tf.where(fits, sizes, 0), axis=1)
+        return taken | fits, waiting & ~fits & (sizes <= room[:, tf.newaxis]), room
+
+    waiting = (sizes > 0) & (sizes <= room[:, tf.newaxis])
+    start = (tf.zeros_like(waiting), waiting, room)
+    taken, _, _ = tf.while_loop(lambda _, waiting, __: tf.reduce_any(waiting), go_round, start)
+    return taken

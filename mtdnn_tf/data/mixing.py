@@ -13,6 +13,7 @@ import tensorflow as tf
 from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.data.batches import TokenizedTask, TrainingBatches, num_batches
 from mtdnn_tf.data.cache import tokenized_split
+from mtdnn_tf.data.documents import document_files
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
 from mtdnn_tf.data.service import check_service, served
 from mtdnn_tf.data.text import Tokenizer
@@ -183,10 +184,22 @@ def build_mixture(
 
 def _check_documents(trained: Sequence[TaskSpec], config: ExperimentConfig) -> None:
     """Refuse what does not go with rows that are made anew in every pass, with masks that other batches have not."""
-    of_documents = [task.name for task in trained if task.type in DOCUMENT_TYPES]
+    of_documents = [task for task in trained if task.type in DOCUMENT_TYPES]
     if of_documents and len(trained) > 1:
         raise UserError(
-            f"tasks.{of_documents[0]}: pre-training takes a run of its own; train the other tasks on its encoder"
+            f"tasks.{of_documents[0].name}: pre-training takes a run of its own; train the other tasks on its encoder"
         )
     if of_documents and config.data.service:
         raise UserError("data.service: makes no batches of running text; leave the key empty")
+    for task in of_documents:
+        _check_held_out(task)
+
+
+def _check_held_out(task: TaskSpec) -> None:
+    """Refuse a file of running text that is both trained on and held out."""
+    files = {split: document_files(source) for split, source in task.sources.items()}
+    trained = set(files.pop("train"))
+    for split, paths in files.items():
+        shared = next((path for path in paths if path in trained), None)
+        if shared:
+            raise UserError(f"tasks.{task.name}.{split}: {shared} is also trained on; hold other files out")

@@ -100,10 +100,10 @@ def tokenize_documents(task: TaskSpec, split: str, tokenizer: Tokenizer, max_len
 
 def _tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return all tokens, `[tokens] int32`, and of each document the tokens of its sentences; empty ones are left out."""
-    sentences = tf.data.Dataset.from_tensor_slices([text for document in documents for text in document.sentences])
+    sentences = tf.data.Dataset.from_tensor_slices([text for document in documents for text in document])
     chunks = sentences.batch(_CHUNK).map(tokenizer, num_parallel_calls=tf.data.AUTOTUNE)
     tokens, counts = zip(*((chunk.values.numpy(), chunk.row_lengths().numpy()) for chunk in chunks), strict=True)
-    bounds = np.cumsum([len(document.sentences) for document in documents])[:-1]
+    bounds = np.cumsum([len(document) for document in documents])[:-1]
     lengths = [of_document[of_document > 0] for of_document in np.split(np.concatenate(counts), bounds)]
     return np.concatenate(tokens), lengths
 
@@ -163,16 +163,20 @@ class DocumentRows:
 
     def labels(self, items: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         """Return the labels of `batch` alone, `[rows] float32`."""
-        return tf.cast(self._draw(items, epoch)[:, 0] < _NOT_NEXT, tf.float32)
+        return tf.cast(self._draw(items, epoch, kept=1)[:, 0] < _NOT_NEXT, tf.float32)
 
-    def _draw(self, items: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """Return each item's numbers in [0, 1), `[rows, _OF_PAIR + DRAWS max_length] float64`."""
+    def _draw(self, items: tf.Tensor, epoch: tf.Tensor, kept: int | None = None) -> tf.Tensor:
+        """Return each item's numbers in [0, 1), `[rows, kept] float64`: the first ones; None: all `_OF_PAIR + DRAWS max_length`."""
         count = _OF_PAIR + DRAWS * self._max_length
         run_and_pass = tf.constant(self._seed, tf.int64) * 2**31 + tf.cast(epoch, tf.int64)
+
+        def of_item(item: tf.Tensor) -> tf.Tensor:
+            # All are drawn: the first of fewer may be others.
+            drawn = tf.random.stateless_uniform([count], tf.stack([run_and_pass, item]), dtype=tf.float64)
+            return drawn[:kept]
+
         return tf.map_fn(
-            lambda item: tf.random.stateless_uniform([count], tf.stack([run_and_pass, item]), dtype=tf.float64),
-            tf.cast(items, tf.int64),
-            fn_output_signature=tf.TensorSpec([count], tf.float64),
+            of_item, tf.cast(items, tf.int64), fn_output_signature=tf.TensorSpec([kept or count], tf.float64)
         )
 
     def _second_segments(self, items: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -48,27 +48,37 @@ ABBREVIATIONS = frozenset(
         *("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
     )
 )
-# End of a sentence: its mark, closing quotes and brackets, space, and what may begin the next one.
+_FULL_WIDTH = "\u3002\uff01\uff1f"  # marks of Chinese and Japanese, which writes no space behind them
+_MARKS = rf".!?\u2026{_FULL_WIDTH}"
+# What may end a sentence: its marks, closing quotes and brackets, space. A run of marks is looked at once, from its beginning.
 _END = re.compile(
-    r"""(?P<mark>[.!?\u2026]+|[\u3002\uff01\uff1f])(?P<closing>["'\u201d\u2019)\]]*)(?P<space>\s+)(?=["'\u201c\u2018(\[]*[^\sa-z])"""
+    rf"""(?<![{_MARKS}])(?P<mark>[{_MARKS}]+)(?P<closing>["'\u201d\u2019)\]\u300d\u300f\uff09]*+)(?P<space>\s*+)"""
 )
 _LAST_WORD = re.compile(r"[^\s\"'(\[\u201c\u2018-]*$")
+_LONGEST = 40  # characters before a full stop that are looked at; no abbreviation has as many
 
 
 def split_sentences(paragraph: str) -> list[str]:
     """Return the sentences of a paragraph in order, without surrounding space; none of them is empty.
 
-    A mark of . ! ? ends one where a space follows and then no small letter. A full stop does not after an initial ("J.") or one
-    of `ABBREVIATIONS`.
+    A mark of . ! ? ends one where a space follows and then no small letter, a full-width mark also without the space. A full
+    stop does not after an initial ("J.") or one of `ABBREVIATIONS`.
     """
     sentences, start = [], 0
-    for end in _END.finditer(paragraph):
-        if end["mark"] == "." and not end["closing"] and _is_abbreviation(paragraph[start : end.start()]):
-            continue
-        sentences.append(paragraph[start : end.end()].strip())
-        start = end.end()
+    for found in _END.finditer(paragraph):
+        if _is_end(found, paragraph[max(start, found.start() - _LONGEST) : found.start()]):
+            sentences.append(paragraph[start : found.end()].strip())
+            start = found.end()
     sentences.append(paragraph[start:].strip())
     return [sentence for sentence in sentences if sentence]
+
+
+def _is_end(found: re.Match[str], before: str) -> bool:
+    """Return whether a sentence ends with a match of `_END` and another one begins; `before` are the characters before it."""
+    following = found.string[found.end() : found.end() + 1]
+    if not following or following.islower() or not (found["space"] or set(found["mark"]) & set(_FULL_WIDTH)):
+        return False
+    return found["mark"] != "." or bool(found["closing"]) or not _is_abbreviation(before)
 
 
 def _is_abbreviation(before: str) -> bool:

@@ -17,7 +17,7 @@ from mtdnn_tf.data.canonical import canonical_table, with_groups
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.faults import Faults, RowError, each_row
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
-from mtdnn_tf.data.lines import quoted, shortened
+from mtdnn_tf.data.lines import quoted, shortened, text_fault
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.row_slices import sliced
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
@@ -217,23 +217,10 @@ def _value(table: Table, line: int, values: Any, key: Key) -> Any:
 
 def _text_of(table: Table, line: int, values: Any, key: Key) -> str:
     value = _value(table, line, values, key)
-    fault = None if isinstance(value, str) and value.isascii() and "\0" not in value else _text_fault(value)
+    fault = text_fault(value)
     if fault is not None:
         raise RowError(f"{_place(table, line, key)} {fault}")
     return cast(str, value)
-
-
-def _text_fault(value: Any) -> str | None:
-    if not isinstance(value, str):
-        rule = "must be valid utf-8" if isinstance(value, bytes) else "must be a text (in quotes)"
-        return f"{rule}, received {quoted(value)}"
-    if "\0" in value:
-        return f"holds a NUL character at position {value.index(chr(0))}; text must hold none"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can name half of a pair: "\ud83d"
-        return f"holds half a surrogate pair, {quoted(value[error.start])}, at position {error.start}"
-    return None
 
 
 def _label_of(table: Table, line: int, values: Any, key: Key) -> str:

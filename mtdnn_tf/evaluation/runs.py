@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtdnn_tf.config import ExperimentConfig, RuntimeConfig, load_config
 from mtdnn_tf.data.words import WordTokenizer, vocabulary_of_tasks
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.modeling.bert import no_bert
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
 from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
@@ -42,10 +43,15 @@ def build_run_model(
         config: the experiment.
         vocabulary: of an encoder on words that is opened again, whose word vectors are those of a checkpoint; None: what its
             source names, or the words of the tasks.
+
+    Raises:
+        UserError: bad tasks, an encoder that can't be loaded or does not suit them, or settings that do not go together.
     """
     tasks = load_tasks(config)
     source = config.encoder.source if vocabulary is None else without_vectors(config.encoder.source)
     words = words_settings(source)
+    if words is not None and any(task.type in DOCUMENT_TYPES for task in tasks):
+        raise no_bert("pre-training")
     if words is not None and vocabulary is None and not words["vocab"]:
         vocabulary = vocabulary_of_tasks(tasks, words["min_count"])
     encoder = load_encoder(source, dropout=config.encoder.dropout, seed=config.training.seed, vocabulary=vocabulary)

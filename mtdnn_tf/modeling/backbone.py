@@ -38,7 +38,6 @@ class EncoderBackbone:
     dropout: float
 
     has_cls = True  # whether [CLS] is a token of the encoder's own; if not, nothing attends to its column
-    has_pooler = True  # whether `pooled_output` is more than a column of `sequence_output`
 
     # How outputs are computed: in training by fused kernels, in inference by few operations; or layer by layer.
     fused = False

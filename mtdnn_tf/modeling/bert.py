@@ -137,8 +137,13 @@ def as_bert(backbone: EncoderBackbone, purpose: str) -> BertEncoder:
         UserError: it is none.
     """
     if not isinstance(backbone, BertEncoder):
-        raise UserError(f"encoder.source: {purpose} needs a BERT encoder; received one that reads words")
+        raise no_bert(purpose)
     return backbone
+
+
+def no_bert(purpose: str) -> UserError:
+    """Return the error of an encoder that reads words where only a BERT will do."""
+    return UserError(f"encoder.source: {purpose} needs a BERT encoder; received one that reads words")
 
 
 def seed_dropout(model: keras.Model, seed: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import ModelConfig
@@ -61,9 +62,7 @@ def build_model(
             dict(inputs),
             names,
             pooler,
-            lambda owner: encoder.backbone.initial_token(
-                encoder.tokenizer.cls_id, derive_seed(seed, "first_tokens", owner)
-            ),
+            lambda owner: _initial_token(encoder, owner, seed),
         )
     )
     outputs = {}
@@ -84,6 +83,24 @@ def build_model(
         named = {name: inputs[name] for name in head.extra_inputs}
         outputs[task.name] = head(*views[task.name], inputs["segment_ids"], inputs["padding_mask"], **named)
     return keras.Model(inputs, outputs, name="mtdnn")
+
+
+def _initial_token(encoder: Encoder, owner: str, seed: int) -> np.ndarray:
+    return encoder.backbone.initial_token(encoder.tokenizer.cls_id, derive_seed(seed, "first_tokens", owner))
+
+
+def restart_first_tokens(model: keras.Model, encoder: Encoder, kept: Collection[str], seed: int = 0) -> None:
+    """Give first tokens what `build_model` would give them with the encoder's weights as they are now.
+
+    Args:
+        model: its encoder is that of `encoder`.
+        encoder: whose weights were loaded after the model was built.
+        kept: parts that stay as they are, as in `first_tokens/rte`.
+        seed: of `build_model`.
+    """
+    for token in first_tokens(model):
+        if f"first_tokens/{token.owner}" not in kept:
+            token.embedding.assign(_initial_token(encoder, token.owner, seed))
 
 
 def build_model_from_config(

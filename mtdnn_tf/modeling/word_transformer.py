@@ -76,7 +76,6 @@ class WordTransformer(EncoderBackbone, keras.Model):
     """
 
     has_cls = False
-    has_pooler = False
     num_segments = 2  # that requests may name
     hidden_activation = "relu"
 

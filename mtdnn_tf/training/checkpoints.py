@@ -18,11 +18,13 @@ import tensorflow as tf
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import atomic_directory, sync
 from mtdnn_tf.modeling.model import named_parts
+from mtdnn_tf.modeling.sharing import CLS
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify, write_manifest
 
 _STATE = "state.json"
 _OF_TASKS = ("heads/", "first_tokens/")
+_SHARED = ("encoder", f"first_tokens/{CLS}")
 _WEIGHTS = "weights"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -232,8 +234,25 @@ def load_model(
                 f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    parts = model_parts(model, tasks)
-    return load(directory, parts | _averages(_stored_names(_open(directory)), parts), partial)
+    return _load_with_averages(directory, model_parts(model, tasks), partial)
+
+
+def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
+    """Read what belongs to no single task: the encoder, and the first token that all tasks share, where there is one.
+
+    Averages of the weights are taken as in `load_model`.
+
+    Raises:
+        UserError: as `load`.
+    """
+    parts = {name: part for name, part in model_parts(model, ()).items() if name in _SHARED}
+    return _load_with_averages(directory, parts, partial=True)
+
+
+def _load_with_averages(
+    directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], partial: bool
+) -> LoadReport:
+    return load(directory, {**parts, **_averages(_stored_names(_open(directory)), parts)}, partial)
 
 
 def _averages(

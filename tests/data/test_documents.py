@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 
 import pytest
 
@@ -21,6 +22,16 @@ SENTENCES = {
     "numbers": ("It cost 3.50 in May. 1816 was cold.", ["It cost 3.50 in May.", "1816 was cold."]),
     "a small letter goes on": ("At 5 p.m. she left.", ["At 5 p.m. she left."]),
     "other scripts": ("Это дом. Он мал. 天気。 雨。", ["Это дом.", "Он мал.", "天気。", "雨。"]),
+    "no space behind a full-width mark": ("今天天气很好。我们去公园。", ["今天天气很好。", "我们去公园。"]),
+    "its quotes and other marks go with it": (
+        "他说：“好。”什么？！「はい。」真的",
+        ["他说：“好。”", "什么？！", "「はい。」", "真的"],
+    ),
+    "a small letter of any script goes on": (
+        "Il habite env. à Paris. Elle y va. Он жил на ул. ленина. Да.",
+        ["Il habite env. à Paris.", "Elle y va.", "Он жил на ул. ленина.", "Да."],
+    ),
+    "marks without a space": ("See a.b and ...so 3.5!x", ["See a.b and ...so 3.5!x"]),
     "nothing": (" \t ", []),
 }
 
@@ -29,6 +40,13 @@ SENTENCES = {
 def test_sentences_end_where_readers_see_it(case):
     paragraph, expected = SENTENCES[case]
     assert split_sentences(paragraph) == expected
+
+
+@pytest.mark.parametrize("text", ["." * 50_000, '".' * 50_000, "Mr. " * 50_000, "。" * 50_000, "a." + " " * 50_000])
+def test_long_paragraphs_take_no_longer_by_character(text):
+    started = time.process_time()
+    split_sentences(text)
+    assert time.process_time() - started < 3
 
 
 WIKIPEDIA = '<doc id="1" title="A > B">\nFirst\n\nOne. Two.\nThree.\n</doc>\n\n<doc id="2">\nFour.\n</doc>\n'
@@ -42,26 +60,37 @@ def _write(folder, name, content):
 
 def _read(path, **keys):
     documents, skipped = read_documents(SourceConfig(str(path), **keys))
-    return [(document.origin, list(document.sentences)) for document in documents], skipped
+    return [list(document) for document in documents], skipped
 
 
 def test_plain_text_is_one_document_of_paragraphs(tmp_path):
     path = _write(tmp_path, "a.txt", "A TITLE\n\nOne line\nand more. Two.\r\n\n\nThree.")
-    assert _read(path) == ([(str(path), ["A TITLE", "One line and more.", "Two.", "Three."])], ())
+    assert _read(path) == ([["A TITLE", "One line and more.", "Two.", "Three."]], ())
 
 
 def test_wikipedia_files_are_told_by_their_first_line(tmp_path):
     path = _write(tmp_path, "wiki_00", WIKIPEDIA)
     found, _ = _read(path)
-    assert found == [(f"{path}:1", ["First", "One.", "Two.", "Three."]), (f"{path}:8", ["Four."])]
+    assert found == [["First", "One.", "Two.", "Three."], ["Four."]]
 
 
 def test_json_lines_hold_a_text_each(tmp_path):
     rows = [{"text": "One. Two.", "id": 1}, {"text": "Three\n\nfour."}]
     path = _write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    assert _read(path)[0] == [(f"{path}:1", ["One.", "Two."]), (f"{path}:2", ["Three", "four."])]
+    assert _read(path)[0] == [["One.", "Two."], ["Three", "four."]]
     path = _write(tmp_path, "b.json", json.dumps({"body": "One. Two."}))
-    assert _read(path, columns={"text": "body"})[0] == [(f"{path}:1", ["One.", "Two."])]
+    assert _read(path, columns={"text": "body"})[0] == [["One.", "Two."]]
+
+
+def test_json_lines_are_told_by_their_first_line_too(tmp_path):
+    """As `wikiextractor --json` names and writes them."""
+    rows = [{"id": "1", "url": "x", "title": "A", "text": "One.\nTwo."}, {"id": "2", "title": "B", "text": ""}]
+    path = _write(tmp_path, "wiki_00", "".join(json.dumps(row) + "\n" for row in rows))
+    assert _read(path)[0] == [["One.", "Two."]]
+    for start in ('{"said": one', "{} {}", "[1]", "3", '"One"', "{" * 100_000):
+        path = _write(tmp_path, "x", f"{start} Two.\n")
+        assert len(_read(path)[0]) == 1
+    assert _read(_write(tmp_path, "x", "[1]\n"))[0] == [["[1]"]]
 
 
 def test_packed_files_are_unpacked(tmp_path):
@@ -72,7 +101,7 @@ def test_packed_files_are_unpacked(tmp_path):
 def test_a_pattern_stands_for_many_files_in_the_order_of_their_names(tmp_path):
     for name in ("b.txt", "a.txt", "c.md"):
         _write(tmp_path, name, f"Of {name}.")
-    assert [origin for origin, _ in _read(tmp_path / "*.txt")[0]] == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    assert _read(tmp_path / "*.txt")[0] == [["Of a.txt."], ["Of b.txt."]]
 
 
 def test_every_format_has_a_reader():
@@ -95,6 +124,13 @@ BAD = {
     "no object": ("x.jsonl", '"One."\n', {}, r"x\.jsonl:1: each line must hold one JSON object"),
     "no text": ("x.jsonl", '{"text": "One."}\n{"body": "Two."}\n', {}, r"x\.jsonl:2: the key 'text' is missing.*body"),
     "a number": ("x.jsonl", '{"text": 3}\n', {}, r"x\.jsonl:1: text must be a text .*received 3"),
+    "half a pair": (
+        "x.jsonl",
+        '{"text": "One."}\n{"text": "a \\ud83d"}\n',
+        {},
+        r"x\.jsonl:2: text holds half a surr.*position 2",
+    ),
+    "a NUL": ("x.jsonl", '{"text": "a\\u0000"}\n', {}, r"x\.jsonl:1: text holds a NUL character at position 1"),
     "format": ("x.txt", "One.", {"format": "tsv"}, r"unknown format of running text 'tsv'.*wikipedia"),
 }
 
@@ -109,13 +145,15 @@ def test_a_bad_file_is_told_by_line(tmp_path, case):
 def test_lines_and_rows_at_fault_can_be_left_out(tmp_path):
     path = _write(tmp_path, "x.txt", b"One.\nTw\xff.\nThree.\n")
     found, skipped = _read(path, on_error="skip")
-    assert found == [(str(path), ["One.", "Three."])]
+    assert found == [["One.", "Three."]]
     assert len(skipped) == 1
     assert ":2: not valid utf-8" in skipped[0]
-    path = _write(tmp_path, "x.jsonl", '{"text": "One."}\n{"text": 3}\nnonsense\n{"text": "Two."}\n')
+    path = _write(
+        tmp_path, "x.jsonl", '{"text": "One."}\n{"text": 3}\nnonsense\n{"text": "\\ud83d"}\n{"text": "Two."}\n'
+    )
     found, skipped = _read(path, on_error="skip")
-    assert [sentences for _, sentences in found] == [["One."], ["Two."]]
-    assert len(skipped) == 2
+    assert found == [["One."], ["Two."]]
+    assert len(skipped) == 3
 
 
 def test_folders_and_missing_files_are_told(tmp_path):

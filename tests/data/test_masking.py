@@ -115,18 +115,57 @@ def test_whole_words_are_chosen_with_all_their_pieces():
     limits = np.round(0.15 * ordinary.sum(axis=1).astype(np.float32))
     assert (chosen.sum(axis=1) <= limits).all()
     assert not (chosen & ~ordinary).any()
-    assert chosen.sum() > 0.75 * limits.sum()
+    assert chosen.sum() > 0.95 * limits.sum()
 
 
-def test_a_word_that_does_not_fit_ends_the_choice():
-    """Words of 3, 1 and 2 tokens, room for 3: the second and third one in the order of their draws."""
+def test_a_word_that_does_not_fit_is_passed_over():
+    """Words of 3, 1 and 2 tokens, room for 3."""
     ids = np.array([[CLS, 10, 1001, 1002, 11, 12, 1003, SEP]], np.int32)
-    ordinary = ids > MASK
-    order = np.array([[0.5, 0.9, 0.2, 0.1, 0.3, 0.6, 0.7, 0.8]])  # of words: the first numbers, [CLS] counted
-    chosen = _masking(whole_words=True, masked_share=0.5).choose(ids, ordinary, order).numpy()
-    assert np.flatnonzero(chosen[0]).tolist() == [1, 2, 3] or np.flatnonzero(chosen[0]).tolist() == [4, 5, 6]
-    # Words are numbered [CLS] 0, 10.. 1, 11 2, 12.. 3, [SEP] 4: 12 (0.1), 11 (0.2), then 10, which has no room left.
-    assert np.flatnonzero(chosen[0]).tolist() == [4, 5, 6]
+    draws = {  # of words: the first numbers, in the order [CLS], 10.., 11, 12.., [SEP]
+        (0.5, 0.9, 0.2, 0.1, 0.3): [4, 5, 6],  # 12 and 11 fill the row
+        (0.5, 0.8, 0.2, 0.9, 0.3): [4, 5, 6],  # after 11, 10 has no room, 12 has
+        (0.5, 0.1, 0.2, 0.3, 0.3): [1, 2, 3],
+    }
+    for order, expected in draws.items():
+        order = np.array([[*order, 0.6, 0.7, 0.8]])
+        chosen = _masking(whole_words=True, masked_share=0.5).choose(ids, ids > MASK, order).numpy()
+        assert np.flatnonzero(chosen[0]).tolist() == expected
+
+
+def _chosen_one_by_one(ids, ordinary, order, limit):
+    """BERT's own procedure, on one row: `create_masked_lm_predictions` with whole words."""
+    words = []
+    for place, token in enumerate(ids):
+        if not (ordinary[place] and token >= FIRST_PIECE):
+            words.append([])
+        if ordinary[place]:
+            words[-1].append(place)
+    chosen = []
+    for number in np.argsort(order[: len(words)], kind="stable"):
+        if len(chosen) + len(words[number]) <= limit:
+            chosen += words[number]
+    return sorted(chosen)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_words_are_chosen_as_one_by_one(share):
+    ids, ordinary, draws = _rows(200, 48)
+    ids = np.where(ordinary & (np.random.default_rng(3).random(ids.shape) < 0.6), FIRST_PIECE + ids // 2, ids)
+    chosen = _masking(whole_words=True, masked_share=share).choose(ids, ordinary, draws[:, 0]).numpy()
+    limits = np.round(share * ordinary.sum(axis=1).astype(np.float32)).astype(int)
+    for row, limit in enumerate(limits):
+        expected = _chosen_one_by_one(ids[row], ordinary[row], draws[row, 0], limit)
+        assert np.flatnonzero(chosen[row]).tolist() == expected
+    alone = _masking(whole_words=True, masked_share=share).choose(ids[:1], ordinary[:1], draws[:1, 0])
+    np.testing.assert_array_equal(alone[0], chosen[0])
+
+
+def test_a_row_with_a_word_that_fits_has_a_prediction():
+    """Room for one token: the words of three pieces are drawn first and have none."""
+    ids = np.array([[CLS, 10, 1001, 1002, 13, 1001, 1002, 11, SEP]], np.int32)
+    order = np.array([[0.5, 0.1, 0.2, 0.9, 0.3, 0.6, 0.7, 0.8, 0.4]])
+    chosen = _masking(whole_words=True).choose(ids, ids > MASK, order).numpy()
+    assert np.flatnonzero(chosen[0]).tolist() == [7]
 
 
 def test_no_more_than_the_maximum_is_predicted():

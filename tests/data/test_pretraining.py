@@ -163,6 +163,15 @@ def test_development_rows_are_always_the_same_and_have_the_labels_of_the_split(f
     assert predicted
 
 
+def test_labels_alone_are_those_of_the_rows_and_keep_one_number_of_each(folder):
+    split = _split(folder)
+    rows, items, epoch = split.rows((32,), 0, 1), tf.range(split.num_items, dtype=tf.int64), tf.constant(3, tf.int64)
+    labels = tf.function(rows.labels, autograph=False).get_concrete_function(items, epoch)
+    np.testing.assert_array_equal(labels(items, epoch), rows.batch(items, epoch)["label"])
+    kept = [op.outputs[0].shape[1] for op in labels.graph.get_operations() if op.type == "TensorListStack"]
+    assert kept == [1]
+
+
 def test_the_golden_cut():
     """Sentences of 4, 3, 5, 2 | 9, 9 tokens, room for 8: full rows, and first segments that end where the second begins."""
     random = np.random.default_rng(0)
