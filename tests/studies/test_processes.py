@@ -112,6 +112,15 @@ def test_who_was_asked_to_stop_is_not_asked_again(modules):
     assert (modules / "a.txt").read_text() == "saved\n"
 
 
+@pytest.fixture
+def closing_ends():
+    """SIGHUP as a terminal's programs have it: tests may be run by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("closing_ends")
 def test_a_terminal_that_is_closed_stops_them_as_sigterm_does(modules):
     with Processes() as processes, ThreadPoolExecutor(1) as pool:
         run = pool.submit(processes.run, ["patient", str(modules / "a")], modules / "a.txt")
