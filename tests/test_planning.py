@@ -282,7 +282,7 @@ def trained_parts(small):
     return config, tasks, encoder, mtdnn.MultiTaskTrainer(mtdnn.build_model(encoder, tasks), tasks)
 
 
-QUICK_STRATEGIES = ("proportional", "annealed", "round_robin")
+QUICK_STRATEGIES = ("annealed",)  # whose counts change from epoch to epoch
 
 
 @pytest.mark.parametrize(

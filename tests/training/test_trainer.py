@@ -237,7 +237,9 @@ def test_more_frozen_layers_than_there_are_is_told(experiment):
         build_run_model(mtdnn.load_config(experiment, ["model.freeze_layers=3"]))
 
 
-@pytest.mark.parametrize("rule", ["adamax", "adamax, corrected", "adamw", "adam", "lamb"])
+@pytest.mark.parametrize(
+    "rule", ["adamax", "adamax, corrected", "adamw", pytest.param("adam", marks=pytest.mark.slow), "lamb"]
+)
 def test_every_optimizer_trains(experiment, rule):
     name, _, corrected = rule.partition(", ")
     trainer, mixture, tasks = _dropout_free(
