@@ -42,8 +42,9 @@ def main() -> None:
         cli.refuse_flags("an exported model answers in the format of its weights", ["precision"])
         answerer = SavedModelAnswerer(_SAVED_MODEL.value, _TASK.value)
     else:
-        cli.prepare_as_trained(cli.model_dir_from_flags())
-        answerer = RunAnswerer(cli.model_dir_from_flags(), _TASK.value)
+        model_dir = cli.model_dir_from_flags()
+        cli.prepare_as_trained(model_dir)
+        answerer = RunAnswerer(model_dir, _TASK.value)
     examples = read_input(answerer.task, _INPUT.value)
     rows = answerer(examples)
     output = Path(_OUTPUT.value) if _OUTPUT.value else None

@@ -118,14 +118,14 @@ def _all_score_tables(study: Study, results: Sequence[Result], unseen: Unseen | 
     tables = [*score_tables(study, results), *_further_metrics(study, results)]
     if unseen is None:
         return tables
+    shown = {result.task for result in unseen.results}
+    empty = [task for task in unseen.left_out if task not in shown]
+    nothing = f"; no row is left of {', '.join(empty)}" if empty else ""
     for title, head, rows in score_tables(study, unseen.results):
         own = [row for row in rows if not row[0].startswith(_PUBLISHED)]
         if not study.points:
-            shown = {result.task for result in unseen.results}
             counts = [unseen.left_out[task] for task in study.options.tasks if task in shown]
             own.append(["rows left out", *map(str, counts), str(sum(counts)), _MISSING])
-        empty = [task for task in unseen.left_out if task not in {result.task for result in unseen.results}]
-        nothing = f"; no row is left of {', '.join(empty)}" if empty else ""
         tables.append((f"{title}, {_UNSEEN[study.options.split]}{nothing}", head, own))
     return tables
 
