@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
+
+from mtdnn_tf.modeling.weights import LiveWeights, Weights
 
 Outputs = dict[str, Any]
 StandIn = Callable[[Mapping[str, Any], Any], Outputs]
@@ -58,7 +61,9 @@ class EncoderBackbone:
         if self.stand_in is not None and not training:
             return self.stand_in(inputs, first_tokens)
         if self.fused:
-            return self.fused_pass(inputs, first_tokens) if training else self.fast_inference(inputs, first_tokens)
+            if training:
+                return self.fused_pass(inputs, first_tokens)
+            return self.inference(LiveWeights(tf.as_dtype(self.compute_dtype)))(inputs, first_tokens)
         return self.reference_pass(inputs, first_tokens, training)
 
     def compute_output_spec(
@@ -92,9 +97,9 @@ class EncoderBackbone:
         """Return the outputs of a training step, computed by fused kernels."""
         raise NotImplementedError
 
-    def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
-        """Return the outputs in inference, float32, by fewer operations than layer by layer, where there is such a way."""
-        return self.reference_pass(inputs, first_tokens, training=False)
+    def inference(self, weights: Weights) -> StandIn:
+        """Return what computes the outputs in inference, float32, by fewer operations than layer by layer: an `EncoderInference`."""
+        raise NotImplementedError
 
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
         """Return how much the first tokens attend to each other in the last layer, in inference.
@@ -126,11 +131,6 @@ def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
     seen = ops.ones_like(first_tokens[..., 0], dtype=padding_mask.dtype)
     together = ops.concatenate([ops.cast(first_tokens, x.dtype), x[:, 1:]], axis=1)
     return together, ops.concatenate([seen, padding_mask[:, 1:]], axis=1)
-
-
-def whole(variable: Any) -> Any:
-    """Return a Keras variable's TensorFlow variable; under mixed precision `value` is a rounded copy inside a layer's call."""
-    return variable._value
 
 
 def without_first(padding_mask: Any) -> Any:

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import keras_hub
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
-from mtdnn_tf.modeling.bert_inference import BertInference, LiveWeights
 from mtdnn_tf.modeling.fused import FusedBert
+from mtdnn_tf.modeling.inference import BertInference
+from mtdnn_tf.modeling.weights import Weights
 from mtdnn_tf.seeds import derive_seed
 
 
@@ -75,9 +75,9 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
         seed = self.embeddings_dropout.seed_generator.next() if self.dropout else None
         return FusedBert(self, seed)(inputs, first_tokens)
 
-    def fast_inference(self, inputs: Mapping[str, Any], first_tokens: Any) -> Outputs:
-        """Return the outputs of `BertInference`, float32."""
-        return BertInference(self, LiveWeights(tf.as_dtype(self.compute_dtype)))(inputs, first_tokens)
+    def inference(self, weights: Weights) -> BertInference:
+        """See `EncoderBackbone`."""
+        return BertInference(self, weights)
 
     def _embedded(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> tuple[Any, Any]:
         """Return the first layer's input `[batch, k + length - 1, d]` and its padding mask."""

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtdnn_tf.data.batches import INPUTS
-from mtdnn_tf.modeling.backbone import put_first, whole, without_first
+from mtdnn_tf.modeling.backbone import put_first, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
@@ -18,6 +18,7 @@ from mtdnn_tf.modeling.fused_ops import (
     kept,
     random_bytes,
 )
+from mtdnn_tf.modeling.weights import whole
 
 _PADDING = -1e9  # added to the scores of padding
 _ROWS = 8  # batches are filled up to a multiple: every shape compiles its own kernels

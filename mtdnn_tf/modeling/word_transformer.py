@@ -18,6 +18,8 @@ from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first, without_first
 from mtdnn_tf.modeling.fused import FusedWords
+from mtdnn_tf.modeling.inference import WordInference
+from mtdnn_tf.modeling.weights import Weights
 
 DRAWN_STD = 0.05
 _EPSILON = 1e-6
@@ -140,6 +142,10 @@ class WordTransformer(EncoderBackbone, keras.Model):
         drops = (self.embedding_dropout_layer, *(layer.attention_dropout for layer in self.transformer_layers))
         seed = next((drop.seed_generator.next() for drop in drops if drop.rate), None)
         return FusedWords(self, seed)(inputs, first_tokens)
+
+    def inference(self, weights: Weights) -> WordInference:
+        """See `EncoderBackbone`."""
+        return WordInference(self, weights)
 
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:
         """See `EncoderBackbone`."""

@@ -26,7 +26,6 @@ from mtdnn_tf.serving.warmup import Warmup
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import TaskSpec
 
-KINDS = EXPORT_KINDS
 CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
 _LARGEST_GRAPH = 2_000_000_000  # bytes; a protobuf ends at 2^31
 CardWriter = Callable[[Mapping[str, Any]], str]
@@ -111,8 +110,8 @@ def export_saved_model(
         UserError: unknown kind or weights, kernels too large for a graph, more tokens than the encoder has positions,
             `output_dir` is a file, the disk is full, or the check failed: nothing is published then.
     """
-    if kind not in KINDS:
-        raise UserError(unknown_name("--kind", "kind of SavedModel", kind, KINDS))
+    if kind not in EXPORT_KINDS:
+        raise UserError(unknown_name("--kind", "kind of SavedModel", kind, EXPORT_KINDS))
     if weights not in WEIGHT_FORMATS:
         raise UserError(unknown_name("--weights", "format of weights", weights, WEIGHT_FORMATS))
     refuse_pretraining(tasks, "it has nothing to serve")

@@ -1,4 +1,4 @@
-"""A BERT as it is served: `BertInference` on weights laid out for the purpose.
+"""An encoder as it is served: its inference on weights laid out for the purpose.
 
 Frozen kernels are constants of one function that all signatures call. TensorFlow's CPU kernels lay constants out for their products
 once, variables at every call, which with few tokens takes longer than the product. The price is memory: every signature holds them
@@ -15,19 +15,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone
-from mtdnn_tf.modeling.bert import BertEncoder
-from mtdnn_tf.modeling.bert_inference import BertInference, Norm, Rows, normalised
+from mtdnn_tf.modeling.weights import Rows, normalised
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, WeightFormat, constant
 
 
-class ServedEncoder(BertInference):
-    """The weights of a `BertEncoder`, once, and its inference."""
+class ServedEncoder(tf.Module):
+    """The weights of an encoder, once, and its inference."""
 
-    def __init__(self, backbone: BertEncoder, weights: str = "float32", frozen: bool = False) -> None:
+    def __init__(self, backbone: EncoderBackbone, weights: str = "float32", frozen: bool = False) -> None:
         """Copy the weights as they are now into one of `WEIGHT_FORMATS`; frozen: the kernels as constants."""
-        super().__init__(backbone, _CopiedWeights(WEIGHT_FORMATS[weights], frozen))
+        super().__init__(name="encoder")
+        self.inference = backbone.inference(_CopiedWeights(WEIGHT_FORMATS[weights], frozen))
+        self._width = backbone.hidden_dim
         # By the number of first tokens; hidden, as a tf.function in sight is traced anew when it is saved.
         functions: dict[int, Any] | None = {} if frozen else None
         self._functions = lambda: functions
@@ -36,46 +36,14 @@ class ServedEncoder(BertInference):
         """Return the encoder's outputs, float32; see `EncoderBackbone`."""
         functions = self._functions()
         if functions is None:
-            return super().__call__(inputs, first_tokens)
+            return self.inference(inputs, first_tokens)
         count = 0 if first_tokens is None else first_tokens.shape[1]
         if count not in functions:
             specs = [{name: tf.TensorSpec([None, None], tf.int32) for name in inputs}]
             specs += [tf.TensorSpec([None, count, self._width])] if count else []
-            functions[count] = tf.function(super().__call__, autograph=False, input_signature=specs)
+            functions[count] = tf.function(self.inference, autograph=False, input_signature=specs)
         outputs: dict[str, tf.Tensor] = functions[count](dict(inputs), *([first_tokens] if count else []))
         return outputs
-
-
-class KerasEncoder(tf.Module):
-    """An encoder of another kind: answers as its Keras layers do, and holds their weights."""
-
-    def __init__(self, backbone: EncoderBackbone) -> None:
-        """Take the weights themselves, no copies."""
-        super().__init__(name="encoder")
-        self.weights = [weight.value for weight in backbone.weights]
-        # Behind a function: Keras layers that tf.Module can see are saved a second time.
-        self._backbone = lambda: backbone
-
-    def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """Return the encoder's outputs; see `EncoderBackbone`."""
-        return self._backbone().reference_pass(inputs, first_tokens, training=False)
-
-
-def served_encoder(
-    backbone: EncoderBackbone, weights: str = "float32", frozen: bool = False
-) -> ServedEncoder | KerasEncoder:
-    """Return what answers for an encoder in an exported model, on weights in one of `WEIGHT_FORMATS`.
-
-    Raises:
-        UserError: the encoder is no BERT, and its weights should be frozen or stored in anything but float32.
-    """
-    if isinstance(backbone, BertEncoder):
-        return ServedEncoder(backbone, weights, frozen)
-    if weights != "float32":
-        raise UserError(f"export.weights: of encoders on words only float32 can be exported; received {weights}")
-    if frozen:
-        raise UserError("export.freeze: encoders on words can't be frozen; received true")
-    return KerasEncoder(backbone)
 
 
 @dataclass(frozen=True)
@@ -92,7 +60,7 @@ class _CopiedWeights:
     def table(self, variable: Any) -> Rows:
         return self.stored.table(variable.numpy(), self.stored.compute)
 
-    def norm(self, norm: Any) -> Norm:
+    def norm(self, norm: Any) -> Rows:
         return _Norm(norm)
 
     def product(self, parts: Sequence[Any], factors: Sequence[float] = (1.0,)) -> Rows:
@@ -119,7 +87,8 @@ class _Dense(tf.Module):
 class _Norm(tf.Module):
     def __init__(self, norm: keras.layers.LayerNormalization) -> None:
         super().__init__()
+        self._epsilon = norm.epsilon
         self.gamma, self.beta = (constant(each.numpy(), tf.float32) for each in (norm.gamma, norm.beta))
 
-    def __call__(self, x: tf.Tensor, epsilon: float) -> tf.Tensor:
-        return normalised(x, epsilon, self.gamma, self.beta)
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return normalised(x, self._epsilon, self.gamma, self.beta)

@@ -15,7 +15,7 @@ from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import first_tokens, head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
-from mtdnn_tf.serving.served_encoder import served_encoder
+from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
 
@@ -55,7 +55,7 @@ class ServedModel(tf.Module):
         # A tuple behind a function: tf.Module would track the layers of anything it can see.
         self._hidden = lambda: (model, tokenizer, max_length)
         self.heads = ServedHeads(model, self._tasks)
-        self.encoder = served_encoder(model.get_layer("encoder"), weights, frozen)
+        self.encoder = ServedEncoder(model.get_layer("encoder"), weights, frozen)
         self.first_tokens = [token.embedding.value for token in first_tokens(model)]
         views = head_views(model)
         # Where tasks part on top of the encoder, all heads see the same: one group.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.serving.saved_model import KINDS
+from mtdnn_tf.config import EXPORT_KINDS
 from tests.small import TINY, write_experiment
 
 
@@ -17,6 +17,7 @@ def exported(tmp_path_factory):
     encoder = mtdnn.load_encoder(TINY, seed=1)
     model = mtdnn.build_model(encoder, tasks, seed=1)
     paths = {
-        kind: mtdnn.export_saved_model(model, tasks, encoder, folder / kind, kind, max_length=48) for kind in KINDS
+        kind: mtdnn.export_saved_model(model, tasks, encoder, folder / kind, kind, max_length=48)
+        for kind in EXPORT_KINDS
     }
     return model, tasks, encoder, paths

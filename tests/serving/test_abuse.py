@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.text import encode_texts
 from mtdnn_tf.modeling.model import INPUTS
 from mtdnn_tf.serving.request_rules import int32_ids
-from mtdnn_tf.serving.saved_model import KINDS
 
 REFUSED = tf.errors.InvalidArgumentError
 
@@ -122,7 +122,7 @@ def test_batches_of_any_size_are_answered(text, ids, name, size):
     _answered(ids[name](**_ids(np.full((size, 5), 7))), size)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_no_examples_get_no_answers(models, kind):
     found = models[kind].signatures["mood/classify"](inputs=tf.zeros([0], tf.string))
     assert found["scores"].shape == (0, 2)
@@ -224,7 +224,7 @@ def test_what_is_no_example_is_refused(text, broken):
         text["mood/classify"](inputs=tf.constant([broken]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_eight_threads_get_the_answers_of_one(models, kind):
     generator = np.random.default_rng(1)
     signature = models[kind].signatures["all_pairs"]

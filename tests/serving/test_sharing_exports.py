@@ -7,20 +7,20 @@ import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.cli import select_tasks
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling.sharing import SHARING_MODES
-from mtdnn_tf.serving.saved_model import KINDS
 from tests.small import TINY, TINY_WORDS
 
 VOCABULARY = (*SPECIAL_TOKENS, "rain", "and", "more", "short", "a", "good", "day", "for", "walk.", "it", "is", "###")
 
 
-def _export(experiment, folder, sharing, kind, encoder, check=True):
+def _export(experiment, folder, sharing, kind, encoder, check=True, **options):
     """Export a single-text and a pair task."""
     config = select_tasks(mtdnn.load_config(experiment, [f"model.sharing={sharing}"]), ["mood", "follows"])
     tasks = mtdnn.load_tasks(config)
     model = mtdnn.build_model(encoder, tasks, sharing, seed=1)
-    return mtdnn.export_saved_model(model, tasks, encoder, folder, kind, max_length=48, check=check)
+    return mtdnn.export_saved_model(model, tasks, encoder, folder, kind, max_length=48, check=check, **options)
 
 
 QUICK = [("layerwise_implicit", "ids"), ("layerwise_explicit", "text")]
@@ -28,7 +28,7 @@ QUICK = [("layerwise_implicit", "ids"), ("layerwise_explicit", "text")]
 CASES = [
     pytest.param(mode, kind, marks=[] if (mode, kind) in QUICK else pytest.mark.slow)
     for mode in SHARING_MODES
-    for kind in KINDS
+    for kind in EXPORT_KINDS
     if mode != "stack_cls"
 ]
 
@@ -42,11 +42,17 @@ def test_an_export_passes_its_check(experiment, tmp_path, sharing, kind):
 
 
 @pytest.mark.parametrize(
-    ("sharing", "kind"), [("stack_pooling", "text"), pytest.param("layerwise_explicit", "ids", marks=pytest.mark.slow)]
+    ("sharing", "kind", "options"),
+    [
+        ("stack_pooling", "text", {}),
+        pytest.param("layerwise_explicit", "ids", {}, marks=pytest.mark.slow),
+        pytest.param("stack_cls", "ids", {"weights": "int8"}, marks=pytest.mark.slow),
+        pytest.param("layerwise_implicit", "text", {"freeze": True}, marks=pytest.mark.slow),
+    ],
 )
-def test_an_encoder_on_words_passes_too(experiment, tmp_path, sharing, kind):
+def test_an_encoder_on_words_passes_too(experiment, tmp_path, sharing, kind, options):
     encoder = mtdnn.load_encoder(TINY_WORDS, seed=1, vocabulary=VOCABULARY)
-    path = _export(experiment, tmp_path, sharing, kind, encoder)
+    path = _export(experiment, tmp_path, sharing, kind, encoder, **options)
     assert tuple((path / "assets" / "vocab.txt").read_text().split()) == VOCABULARY
 
 

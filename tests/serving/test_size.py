@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.serving.saved_model import KINDS
+from mtdnn_tf.config import EXPORT_KINDS
 from tests.small import write_experiment
 
 
 @pytest.mark.slow
 @pytest.mark.weights
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_a_version_folder_is_little_larger_than_its_weights(minilm, tmp_path, kind):
     tasks = mtdnn.load_tasks(mtdnn.load_config(write_experiment(tmp_path)))
     encoder = mtdnn.load_encoder(minilm)

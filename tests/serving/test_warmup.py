@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.text import encode_texts
-from mtdnn_tf.serving.saved_model import KINDS
 from mtdnn_tf.serving.warmup import (
     BATCH_SIZES,
     MAX_REQUESTS,
@@ -25,7 +25,7 @@ from tests.serving.server import CLASSIFY, REGRESS, LoadedModel, RefusedError, r
 LENGTHS = (16, 32, 48)  # the buckets up to the 48 tokens of the exported model
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EXPORT_KINDS)
 def warmed(request, exported):
     """The kind, the model as a server loads it, and its warm-up requests."""
     path = exported[3][request.param]

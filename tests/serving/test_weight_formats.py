@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.config import EXPORT_WEIGHTS
-from mtdnn_tf.serving import served_encoder
+from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
+from mtdnn_tf.serving import signatures
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import read_fingerprint
-from mtdnn_tf.serving.saved_model import KINDS
 from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS, Int8Kernel, Int8Table, quantised
 
@@ -72,7 +71,7 @@ def rounded(exported, tmp_path_factory):
             model, tasks, encoder, folder / weights / kind, kind, weights=weights, max_length=48
         )
         for weights in ROUNDED
-        for kind in KINDS
+        for kind in EXPORT_KINDS
     }
     return found | {("float32", kind): path for kind, path in paths.items()}
 
@@ -94,7 +93,7 @@ def test_a_process_without_this_package_answers_within_the_formats_tolerance(exp
 
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_edges_stay_as_they_are(rounded, weights):
-    for kind in KINDS:
+    for kind in EXPORT_KINDS:
         plain, other = (tf.saved_model.load(str(rounded[each, kind])).signatures for each in ("float32", weights))
         assert set(plain) == set(other)
         for name in plain:
@@ -116,9 +115,9 @@ def test_a_wrong_model_does_not_pass(exported, tmp_path, monkeypatch, weights):
     class Wrong(ServedEncoder):
         def __init__(self, backbone, weights, frozen):
             super().__init__(backbone, weights, frozen)
-            self.token.values.assign(tf.reverse(self.token.values, [0]))
+            self.inference.token.values.assign(tf.reverse(self.inference.token.values, [0]))
 
-    monkeypatch.setattr(served_encoder, "ServedEncoder", Wrong)
+    monkeypatch.setattr(signatures, "ServedEncoder", Wrong)
     with pytest.raises(mtdnn.UserError, match=r"export check: .* nothing is published"):
         mtdnn.export_saved_model(model, tasks, encoder, tmp_path, "ids", weights=weights, max_length=48, check=True)
     assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import mtdnn_tf as mtdnn
-from mtdnn_tf.modeling.bert_inference import BertInference, LiveWeights
+from mtdnn_tf.modeling.weights import LiveWeights
 from mtdnn_tf.serving.served_encoder import ServedEncoder
-from tests.modeling.test_fused import _inputs
+from tests.modeling.test_fused import _backbone, _inputs
 
-SOURCE = "random://layers=2,hidden=48,heads=3,intermediate=96"
+KINDS = [("bert", ",activation=gelu"), ("bert", ",activation=gelu_new"), ("bert", ",activation=relu"), ("words", "")]
 
 
 def _compared(backbone, inputs, *first_tokens):
@@ -29,27 +28,27 @@ def _compared(backbone, inputs, *first_tokens):
     return found
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_outputs_are_those_of_the_layers(activation):
-    backbone = mtdnn.load_encoder(f"{SOURCE},activation={activation}", dropout=0.3, seed=1).backbone
-    layers, fast = _compared(backbone, _inputs())
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_outputs_are_those_of_the_layers(kind, more):
+    layers, fast = _compared(_backbone(kind, dropout=0.3, more=more), _inputs())
     for name, value in layers.items():
         np.testing.assert_allclose(fast[name], value, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bert", "words"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_first_tokens_take_the_place_of_cls(count):
-    backbone = mtdnn.load_encoder(SOURCE, seed=1).backbone
+def test_first_tokens_take_the_place_of_cls(kind, count):
     tokens = tf.random.stateless_normal([5, count, 48], [1, 2])
-    layers, fast = _compared(backbone, _inputs(), tokens)
+    layers, fast = _compared(_backbone(kind), _inputs(), tokens)
     assert fast["pooled_output"].shape == (5, count, 48)
     for name, value in layers.items():
         np.testing.assert_allclose(fast[name], value, atol=1e-5)
 
 
-def test_it_follows_the_weights():
+@pytest.mark.parametrize("kind", ["bert", "words"])
+def test_it_follows_the_weights(kind):
     """What scores a run after each epoch is traced once."""
-    backbone = mtdnn.load_encoder(SOURCE, seed=1).backbone
+    backbone = _backbone(kind)
     backbone.fused = True
     answer = tf.function(lambda inputs: backbone(inputs, training=False)["sequence_output"])
     before = answer(_inputs()).numpy()
@@ -60,22 +59,20 @@ def test_it_follows_the_weights():
     np.testing.assert_allclose(after, ServedEncoder(backbone)(_inputs())["sequence_output"], atol=1e-5)
 
 
-def test_in_bfloat16_it_is_what_a_bfloat16_export_serves():
+@pytest.mark.parametrize("kind", ["bert", "words"])
+def test_in_bfloat16_it_is_what_a_bfloat16_export_serves(kind):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        backbone = mtdnn.load_encoder(SOURCE, seed=1).backbone
+        backbone = _backbone(kind)
     finally:
         keras.config.set_dtype_policy("float32")
-    found, served = (
-        BertInference(backbone, LiveWeights(tf.bfloat16))(_inputs()),
-        ServedEncoder(backbone, "bfloat16")(_inputs()),
-    )
-    for name, value in served.items():
+    found = backbone.inference(LiveWeights(tf.bfloat16))(_inputs())
+    for name, value in ServedEncoder(backbone, "bfloat16")(_inputs()).items():
         assert found[name].dtype == tf.float32
         # The word vectors of an export are rounded, too.
         np.testing.assert_allclose(found[name], value, atol=0.03)
     rounded, _ = _compared(backbone, _inputs())
-    exact, _ = _compared(mtdnn.load_encoder(SOURCE, seed=1).backbone, _inputs())
+    exact, _ = _compared(_backbone(kind), _inputs())
     error = np.abs(found["pooled_output"] - exact["pooled_output"]).max()
     assert 0 < error < 0.02
     assert error < np.abs(rounded["pooled_output"] - exact["pooled_output"]).max()
