@@ -10,6 +10,7 @@ from absl import flags
 
 from mtdnn_tf import cli
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.run_files import PREDICTIONS_FOLDER, split_scores_file
 
 _SPLIT = flags.DEFINE_enum("split", "dev", ["train", "dev", "test"], "The split to score on.")
 _OUTPUT = flags.DEFINE_string(
@@ -81,8 +82,8 @@ def score_run(split: str) -> None:
     scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
     scores = scorer()
     unseen = {"without_train_rows": scores_without_train_rows(scorer, run.tasks)} if _WITHOUT_TRAIN_ROWS.value else {}
-    output = _OUTPUT.value or model_dir / f"scores_{split}.json"
-    write_predictions(model_dir / "predictions", scorer, split)
+    output = _OUTPUT.value or model_dir / split_scores_file(split)
+    write_predictions(model_dir / PREDICTIONS_FOLDER, scorer, split)
     write_scores(output, split, scores, **unseen)  # last: where these are, all is
     if _SCORE_FILES.value:
         write_score_files(_SCORE_FILES.value, scorer, split, read_state(find_weights(model_dir)).epoch)

@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
-from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.data.words import WordTokenizer
 from mtdnn_tf.errors import UserError
@@ -26,11 +25,24 @@ from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
-from mtdnn_tf.evaluation.runs import VOCABULARY_FILE, Run, build_run_model, find_weights, read_run_config
+from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
 from mtdnn_tf.files import clear_leftovers, write_text_atomically
 from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
 from mtdnn_tf.resuming import restore
+from mtdnn_tf.run_files import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    FILES,
+    FOLDERS,
+    LOGS_FOLDER,
+    METRICS_FILE,
+    PREDICTIONS_FOLDER,
+    SCORES_FILE,
+    SKIPPED_FILE,
+    TASKS_FILE,
+    VOCABULARY_FILE,
+)
 from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec, dump_tasks
 from mtdnn_tf.training import checkpoints
@@ -42,22 +54,6 @@ from mtdnn_tf.training.optimizers import build_optimizer
 from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
 from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
-
-_SCORING_FILES = ("scores_{}.json", "task_attention_{}.json", "task_attention_{}.html")  # of evaluate, by split
-_RUN_FILES = (
-    "config.yaml",
-    "tasks.yaml",
-    VOCABULARY_FILE,
-    "metrics.jsonl",
-    "scores.json",
-    "report.html",
-    "MODEL_CARD.md",
-    "baseline.json",
-    "skipped_rows.txt",
-    "output.txt",  # of studies
-    *(name.format(split) for name in _SCORING_FILES for split in SPLITS),
-)
-_RUN_FOLDERS = ("checkpoints", "best", "encoder", "logs", "predictions")
 
 
 @dataclass(frozen=True)
@@ -100,23 +96,23 @@ def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lo
         UserError: it holds another configuration (the keys are named), is a folder of something else, or another process
             trains in it.
     """
-    if model_dir.exists() and not (model_dir / "config.yaml").is_file() and not _holds_nothing_else(model_dir):
+    if model_dir.exists() and not (model_dir / CONFIG_FILE).is_file() and not _holds_nothing_else(model_dir):
         raise UserError(f"{model_dir}: is there, but is no run directory; name another --model_dir")
     lock.acquire()
-    clear_leftovers(model_dir, "|".join(map(re.escape, (*_RUN_FILES, *_RUN_FOLDERS))))
-    clear_leftovers(model_dir / "checkpoints", r"step-\d+")
-    if (model_dir / "config.yaml").is_file():
+    clear_leftovers(model_dir, "|".join(map(re.escape, (*FILES, *FOLDERS))))
+    clear_leftovers(model_dir / CHECKPOINTS_FOLDER, r"step-\d+")
+    if (model_dir / CONFIG_FILE).is_file():
         if fresh:
             _clear(model_dir)
         else:
             _refuse_other_config(config, model_dir)
-    write_text_atomically(model_dir / "config.yaml", header(config) + dump_config(config))
+    write_text_atomically(model_dir / CONFIG_FILE, header(config) + dump_config(config))
 
 
 def _holds_nothing_else(model_dir: Path) -> bool:
     """Return whether a folder without configuration is empty but for what a run killed at its start leaves."""
     return model_dir.is_dir() and all(
-        path.name == LOCK_FILE or path.name.startswith(".config.yaml.") for path in model_dir.iterdir()
+        path.name == LOCK_FILE or path.name.startswith(f".{CONFIG_FILE}.") for path in model_dir.iterdir()
     )
 
 
@@ -130,9 +126,9 @@ def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
 
 
 def _clear(model_dir: Path) -> None:
-    for name in _RUN_FOLDERS:
+    for name in FOLDERS:
         shutil.rmtree(model_dir / name, ignore_errors=True)
-    for name in reversed(_RUN_FILES):  # the configuration goes last: until then this is a run directory
+    for name in reversed(FILES):  # the configuration goes last: until then this is a run directory
         (model_dir / name).unlink(missing_ok=True)
 
 
@@ -171,7 +167,7 @@ def run_experiment(
     prepare_runtime(config)
     with DirectoryLock(model_dir) as lock:
         # An old run's is taken at once, before the minutes that the data may take.
-        distribution.on_chief(lambda: lock.acquire() if (model_dir / "config.yaml").is_file() else None)
+        distribution.on_chief(lambda: lock.acquire() if (model_dir / CONFIG_FILE).is_file() else None)
         run, mixture, scorer = _assemble(config, model_dir, distribution)
         if profile:
             check_steps(profile, _total_updates(config, mixture))
@@ -184,8 +180,8 @@ def run_experiment(
 
         scores = _best_scores(run, scorer, distribution)
         if distribution.is_chief:
-            write_scores(model_dir / "scores.json", "dev", scores)
-            write_predictions(model_dir / "predictions", scorer, "dev")
+            write_scores(model_dir / SCORES_FILE, "dev", scores)
+            write_predictions(model_dir / PREDICTIONS_FOLDER, scorer, "dev")
             write_report(run, mixture, scores, command=command)
             write_model_card(run, mixture, scores, command=command)
         return Outcome(run, scores, mixture, seconds, distribution.is_chief)
@@ -209,8 +205,8 @@ def _assemble(
 def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
     prepare_directory(run.config, run.model_dir, fresh, lock)
     _keep_vocabulary(run)
-    write_text_atomically(run.model_dir / "tasks.yaml", dump_tasks(run.tasks))
-    _tell_skipped(run.model_dir / "skipped_rows.txt", mixture, scorer)
+    write_text_atomically(run.model_dir / TASKS_FILE, dump_tasks(run.tasks))
+    _tell_skipped(run.model_dir / SKIPPED_FILE, mixture, scorer)
 
 
 def _keep_vocabulary(run: Run) -> None:
@@ -286,8 +282,8 @@ def _train(
             print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
         return
     writes = distribution.is_chief
-    log = MetricsLog(run.model_dir / "metrics.jsonl" if writes else None, state.metrics_lines if state else 0)
-    logs = run.model_dir / "logs"
+    log = MetricsLog(run.model_dir / METRICS_FILE if writes else None, state.metrics_lines if state else 0)
+    logs = run.model_dir / LOGS_FOLDER
     events = EventFiles(logs if writes else None)
     profilers = [StepProfiler(trainer, logs, profile)] if profile and writes else []
     lines = writes and not sys.stdout.isatty() and verbose != 0

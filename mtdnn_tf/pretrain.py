@@ -11,6 +11,7 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.run_files import ENCODER_FOLDER
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
 
@@ -20,7 +21,7 @@ def main() -> None:
     config, model_dir = cli.config_from_flags(), cli.model_dir_from_flags()
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.report import score_table
-    from mtdnn_tf.pretraining import ENCODER_FOLDER, run_pretraining
+    from mtdnn_tf.pretraining import run_pretraining
 
     command = shlex.join(["python", "-m", "mtdnn_tf.pretrain", *sys.argv[1:]])
     outcome, baseline = run_pretraining(config, model_dir, fresh=_FRESH.value, command=command)

@@ -17,10 +17,9 @@ from mtdnn_tf.evaluation.report import write_report
 from mtdnn_tf.experiment import Outcome, run_experiment
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.modeling.saving import save_encoder
+from mtdnn_tf.run_files import BASELINE_FILE, ENCODER_FOLDER
 from mtdnn_tf.task_types import DOCUMENT_TYPES, shown_score
 from mtdnn_tf.tasks import TaskSpec, load_tasks
-
-ENCODER_FOLDER = "encoder"  # of a run directory: what `encoder.source` of a later run may name
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def run_pretraining(config: ExperimentConfig, model_dir: str | Path, **options: 
         command = options.get("command", "")
         beside = [(task.name, f"{name} without context", shown_score(name, value)) for name, value in facts.items()]
         write_report(outcome.run, outcome.mixture, outcome.scores, command=command, beside=beside)
-        write_text_atomically(folder / "baseline.json", json.dumps(facts, indent=2) + "\n")
+        write_text_atomically(folder / BASELINE_FILE, json.dumps(facts, indent=2) + "\n")
     return outcome, baseline
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.runs import Run, find_weights
 from mtdnn_tf.modeling.model import restart_first_tokens
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, SCORES_FILE
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.checkpoints import State
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify
@@ -24,7 +25,7 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     Raises:
         UserError: checkpoints are there and none is intact, or the run had some and they are gone.
     """
-    found = checkpoints.latest(run.model_dir / "checkpoints")
+    found = checkpoints.latest(run.model_dir / CHECKPOINTS_FOLDER)
     if found is None:
         _refuse_lost_progress(run.model_dir)
         init_from = run.config.training.init_from
@@ -57,14 +58,14 @@ def _take_over(run: Run, weights: Path) -> str:
 
 def _refuse_lost_progress(model_dir: Path) -> None:
     """Tell a run that was cut off before its first checkpoint from one whose checkpoints were taken away."""
-    best = model_dir / "best"
+    best = model_dir / BEST_FOLDER
     # The first epoch's best model is saved a moment before its checkpoint.
-    if (model_dir / "scores.json").is_file() or (best.is_dir() and checkpoints.read_state(best).epoch > 1):
+    if (model_dir / SCORES_FILE).is_file() or (best.is_dir() and checkpoints.read_state(best).epoch > 1):
         raise UserError(
             f"{model_dir}: this run has been trained, but {model_dir / 'checkpoints'} holds no checkpoint to go on from. "
             "Put one back from a copy, or start over with --fresh"
         )
-    if (model_dir / "metrics.jsonl").is_file():
+    if (model_dir / METRICS_FILE).is_file():
         print(f"{model_dir}: cut off before its first checkpoint; starting from the first step", flush=True)
 
 
@@ -74,7 +75,7 @@ def _with_best_model(run: Run, newest: Path, state: State) -> State:
     A damaged one is made again from the checkpoint of its step where that is kept. Else the best of the epochs to come takes its
     place, which is told.
     """
-    best = run.model_dir / "best"
+    best = run.model_dir / BEST_FOLDER
     if state.best_score is None:
         return state
     try:

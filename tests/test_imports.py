@@ -34,6 +34,7 @@ PART_OF_MODULE = {
     "config_build": "config",
     "config_paths": "config",
     "config_tree": "config",
+    "run_files": "config",
     "task_definitions": "config",
     "task_files": "config",
     "ready_made": "tasks",

@@ -13,15 +13,14 @@ from mtdnn_tf.evaluation.licences import data_licences, weights_licence
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.run_files import CARD_FILE, SCORES_FILE
 from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
-
-CARD_NAME = "MODEL_CARD.md"
 
 
 def write_model_card(run: Run, mixture: Mixture, scores: Mapping[str, Any], *, command: str = "") -> Path:
     """Write MODEL_CARD.md into the run directory."""
-    path = run.model_dir / CARD_NAME
+    path = run.model_dir / CARD_FILE
     text = model_card(run, scores, mixture.example_counts, mixture.steps_per_epoch, command=command)
     write_text_atomically(path, text)
     return path
@@ -104,7 +103,7 @@ def exported_model_card(run: Run, facts: Mapping[str, Any]) -> str:
         run: the run. Where it has no card (it was cut off before its end), one is made of what it left.
         facts: of the export, by name.
     """
-    path = run.model_dir / CARD_NAME
+    path = run.model_dir / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else model_card(run, _recorded_scores(run))
     rows = {"configuration": config_hash(run.config), **facts, **versions()}
     table = [f"| {name} | {value} |" for name, value in rows.items()]
@@ -112,7 +111,7 @@ def exported_model_card(run: Run, facts: Mapping[str, Any]) -> str:
 
 
 def _recorded_scores(run: Run) -> dict[str, Any] | None:
-    path = run.model_dir / "scores.json"
+    path = run.model_dir / SCORES_FILE
     if not path.is_file():
         return None
     recorded = json.loads(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.run_files import METRICS_FILE, REPORT_FILE
 from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
 
@@ -63,7 +64,7 @@ def write_report(
         command: that made it.
         beside: what to compare the scores with, as rows of their table: task, metric, and a value as it is shown.
     """
-    events = read_metrics(run.model_dir / "metrics.jsonl")
+    events = read_metrics(run.model_dir / METRICS_FILE)
     sections = [
         f"<h1>{text_of(run.model_dir.name)}</h1>",
         f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{text_of(run.config.encoder.source)}</code>), '
@@ -81,7 +82,7 @@ def write_report(
         "<h2>Data</h2>",
         table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
     ]
-    path = run.model_dir / "report.html"
+    path = run.model_dir / REPORT_FILE
     write_text_atomically(path, whole_page(run.model_dir.name, sections))
     return path
 

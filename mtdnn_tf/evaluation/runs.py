@@ -16,11 +16,10 @@ from mtdnn_tf.modeling.bert import no_bert
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
 from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, VOCABULARY_FILE
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 from mtdnn_tf.training import checkpoints
-
-VOCABULARY_FILE = "vocab.txt"  # of a run whose encoder reads words
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def read_run_config(model_dir: str | Path) -> ExperimentConfig:
     Raises:
         UserError: there is none.
     """
-    path = Path(model_dir) / "config.yaml"
+    path = Path(model_dir) / CONFIG_FILE
     if not path.is_file():
         raise UserError(
             f"{model_dir}: not a run directory: config.yaml is missing; train first, or name another --model_dir"
@@ -131,8 +130,8 @@ def find_weights(model_dir: str | Path) -> Path:
     Raises:
         UserError: the run has not saved any weights.
     """
-    best = Path(model_dir) / "best"
-    found = best if best.is_dir() else checkpoints.latest(Path(model_dir) / "checkpoints")
+    best = Path(model_dir) / BEST_FOLDER
+    found = best if best.is_dir() else checkpoints.latest(Path(model_dir) / CHECKPOINTS_FOLDER)
     if found is None:
         raise UserError(f"{model_dir}: the run holds no weights yet: neither best/ nor checkpoints/")
     return found

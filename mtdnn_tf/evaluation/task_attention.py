@@ -23,6 +23,7 @@ from mtdnn_tf.evaluation.charts import attention_map
 from mtdnn_tf.evaluation.pages import whole_page
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.modeling.model import first_tokens
+from mtdnn_tf.run_files import attention_files
 from mtdnn_tf.tasks import TaskSpec
 
 
@@ -98,7 +99,7 @@ def write_task_attention(folder: Path, found: TaskAttention) -> tuple[Path, Path
     }
     title = f"Task attention, {found.split} texts"
     page = whole_page(title, [f"<h1>{title}</h1>", attention_map(title, found.names, found.shares)])
-    paths = folder / f"task_attention_{found.split}.json", folder / f"task_attention_{found.split}.html"
-    write_text_atomically(paths[0], json.dumps(content, indent=1) + "\n")
-    write_text_atomically(paths[1], page)
-    return paths
+    numbers, picture = (folder / name for name in attention_files(found.split))
+    write_text_atomically(numbers, json.dumps(content, indent=1) + "\n")
+    write_text_atomically(picture, page)
+    return numbers, picture

@@ -17,6 +17,7 @@ from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
 from mtdnn_tf.modeling.bert import BertEncoder
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
+from mtdnn_tf.run_files import CARD_FILE
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import fingerprint, write_fingerprint
 from mtdnn_tf.serving.graph_edits import finish_graph
@@ -26,7 +27,6 @@ from mtdnn_tf.serving.warmup import Warmup
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import TaskSpec
 
-CARD_FILE = Path("assets.extra") / "MODEL_CARD.md"
 _LARGEST_GRAPH = 2_000_000_000  # bytes; a protobuf ends at 2^31
 CardWriter = Callable[[Mapping[str, Any]], str]
 
@@ -196,6 +196,6 @@ def _add_assets(folder: Path, described: Mapping[str, Any], encoder: Encoder) ->
 def _write_card(folder: Path, model_card: CardWriter, facts: Mapping[str, Any], freeze: bool) -> None:
     files = [*(folder / "variables").iterdir(), *([folder / "saved_model.pb"] if freeze else [])]
     weights = sum(path.stat().st_size for path in files)
-    path = folder / CARD_FILE
+    path = folder / "assets.extra" / CARD_FILE
     path.parent.mkdir(exist_ok=True)
     path.write_text(model_card({**facts, "bytes of weights": weights}), encoding="utf-8")

@@ -17,6 +17,7 @@ from mtdnn_tf.evaluation.significance import (
     paired_bootstrap,
     paired_test,
 )
+from mtdnn_tf.run_files import PREDICTIONS_FOLDER
 from mtdnn_tf.studies.results import Result
 from mtdnn_tf.studies.study import Study
 from mtdnn_tf.tasks import TaskSpec
@@ -197,7 +198,7 @@ def read_predictions(result: Result, split: str) -> Predictions | None:
         UserError: the file is damaged.
     """
     spec = _spec(result, result.task)
-    path = result.run.directory / "predictions" / f"{spec.name}_{split}.tsv"
+    path = result.run.directory / PREDICTIONS_FOLDER / f"{spec.name}_{split}.tsv"
     if not path.is_file():
         return None
     head, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())

@@ -12,6 +12,7 @@ from pathlib import Path
 from mtdnn_tf.config import ExperimentConfig, load_config, select_tasks
 from mtdnn_tf.config_tree import Branch
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.run_files import CONFIG_FILE
 from mtdnn_tf.studies.stages import STAGE_KINDS, Stage
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 
@@ -64,7 +65,7 @@ class PlannedRun:
     def command(self) -> list[str]:
         """What trains it, after `python -m`."""
         module = STAGE_KINDS[self.stage.options.kind].module
-        return [module, f"--config={self.directory / 'config.yaml'}", f"--model_dir={self.directory}"]
+        return [module, f"--config={self.directory / CONFIG_FILE}", f"--model_dir={self.directory}"]
 
     @property
     def ancestors(self) -> tuple[PlannedRun, ...]:

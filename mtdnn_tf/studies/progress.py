@@ -13,6 +13,7 @@ from pathlib import Path
 from mtdnn_tf.config import config_differences, load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.run_files import BEST_FOLDER, CONFIG_FILE, METRICS_FILE, SCORES_FILE, attention_files, split_scores_file
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.stages import STAGE_KINDS
 from mtdnn_tf.training.manifest import MANIFEST, DamagedCheckpointError, verify
@@ -63,7 +64,7 @@ class Ledger:
 
 def fingerprint(directory: Path) -> str:
     """Return 12 hexadecimal digits of the weights that a run directory holds; empty where they were removed or never kept."""
-    path = directory / "best" / MANIFEST
+    path = directory / BEST_FOLDER / MANIFEST
     if not path.is_file():
         return ""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "  weights" in line]
@@ -92,7 +93,7 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
 
 
 def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
-    if not (run.directory / "metrics.jsonl").is_file():
+    if not (run.directory / METRICS_FILE).is_file():
         return TO_DO
     return FINISHED if is_scored(run, split) and is_trained(run, is_parent) else CUT_OFF
 
@@ -106,18 +107,18 @@ def is_scored(run: PlannedRun, split: str) -> bool:
 
 def answered_files(run: PlannedRun, split: str) -> list[str]:
     """Return the names of the files that a run is to have besides what training writes: its answers to what it is asked on a split."""
-    attention = [attention_file(split)] if run.stage.options.task_attention else []
+    attention = [attention_files(split)[0]] if run.stage.options.task_attention else []
     return attention if split == "dev" else [scores_file(split), *attention]
 
 
 def is_trained(run: PlannedRun, is_parent: bool) -> bool:
     """Return whether a run has written its last file, and its best model is whole where other runs start from it."""
     last = STAGE_KINDS[run.stage.options.kind].last_file
-    if not all((run.directory / name).is_file() for name in ("scores.json", last)):
+    if not all((run.directory / name).is_file() for name in (SCORES_FILE, last)):
         return False
     try:
         if is_parent:
-            verify(run.directory / "best")
+            verify(run.directory / BEST_FOLDER)
     except DamagedCheckpointError:
         return False
     return True
@@ -125,18 +126,13 @@ def is_trained(run: PlannedRun, is_parent: bool) -> bool:
 
 def scores_file(split: str) -> str:
     """Return the name of the file that holds a run's scores on a split."""
-    return "scores.json" if split == "dev" else f"scores_{split}.json"
-
-
-def attention_file(split: str) -> str:
-    """Return the name of the file that holds how much a run's task tokens attend to each other on a split."""
-    return f"task_attention_{split}.json"
+    return SCORES_FILE if split == "dev" else split_scores_file(split)
 
 
 def _refuse_other(run: PlannedRun) -> None:
-    if not (run.directory / "metrics.jsonl").is_file() or not (run.directory / "config.yaml").is_file():
+    if not (run.directory / METRICS_FILE).is_file() or not (run.directory / CONFIG_FILE).is_file():
         return
-    differences = config_differences(load_config(run.directory / "config.yaml"), run.config)
+    differences = config_differences(load_config(run.directory / CONFIG_FILE), run.config)
     if differences:
         raise UserError(
             f"{run.stage.where}: {run.directory} was trained with another configuration: {'; '.join(differences)}. "

@@ -13,6 +13,7 @@ from mtdnn_tf.config import config_hash
 from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.evaluation.pages import read_metrics
 from mtdnn_tf.provenance import read_header, source_hashes
+from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, scores_file
 from mtdnn_tf.studies.study import Study
@@ -86,7 +87,7 @@ def collect(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, str])
 
 def steps_of(run: PlannedRun) -> int:
     """Return how many steps a run has taken by its metrics."""
-    return max((int(line["step"]) for line in read_metrics(run.directory / "metrics.jsonl")), default=0)
+    return max((int(line["step"]) for line in read_metrics(run.directory / METRICS_FILE)), default=0)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def results_json(
     """Return the layout of results.json, but for the comparisons."""
     runs = {result.run.name: result.run for result in results}
     data = source_hashes([spec for run in runs.values() for spec in run.specs])
-    versions = {name: read_header(run.directory / "config.yaml") for name, run in runs.items()}
+    versions = {name: read_header(run.directory / CONFIG_FILE) for name, run in runs.items()}
     return {
         "title": study.options.title,
         "budget": study.options.budget,

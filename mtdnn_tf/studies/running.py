@@ -14,6 +14,7 @@ from mtdnn_tf.config import dump_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import header
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, METRICS_FILE, OUTPUT_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.processes import Processes, take_share_of_cpus
 from mtdnn_tf.studies.progress import (
@@ -34,7 +35,6 @@ Runner = Callable[[Sequence[str]], None]
 """Runs `python -m` with these words; raises `UserError` where that fails."""
 
 KEEP = ("all", "best", "results")
-OUTPUT = "output.txt"  # what a run says, where several are trained at once
 _LOOK_EVERY = 0.1  # seconds
 
 
@@ -116,7 +116,7 @@ def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, proce
             take_share_of_cpus(next(shares), jobs)
 
     def train(run: PlannedRun) -> None:
-        work.one(run, lambda words: processes.run(words, run.directory / OUTPUT))
+        work.one(run, lambda words: processes.run(words, run.directory / OUTPUT_FILE))
 
     failed: BaseException | None = None
     with ThreadPoolExecutor(jobs, initializer=take_share) as pool:
@@ -146,9 +146,9 @@ def with_ancestors(runs: Sequence[PlannedRun], wanted: Sequence[PlannedRun]) -> 
 
 def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_parent: bool) -> None:
     """Train a run, or go on with it, and score it on a split other than dev; one that lacks only that is not trained again."""
-    write_text_atomically(run.directory / "config.yaml", header(run.config) + dump_config(run.config))
+    write_text_atomically(run.directory / CONFIG_FILE, header(run.config) + dump_config(run.config))
     record = ledger[run.name]
-    if run.parent and not (run.directory / "metrics.jsonl").is_file():
+    if run.parent and not (run.directory / METRICS_FILE).is_file():
         record = replace(record, started_from=fingerprint(run.parent.directory))
     ledger.write(run.name, record)
     started = time.monotonic()
@@ -168,7 +168,11 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
 
 def _clear(run: PlannedRun, keep: str, is_parent: bool) -> None:
     """Take away what of a finished run is not to be kept."""
-    removed: Mapping[str, tuple[str, ...]] = {"all": (), "best": ("checkpoints",), "results": ("checkpoints", "best")}
+    removed: Mapping[str, tuple[str, ...]] = {
+        "all": (),
+        "best": (CHECKPOINTS_FOLDER,),
+        "results": (CHECKPOINTS_FOLDER, BEST_FOLDER),
+    }
     for name in removed[keep]:
-        if name != "best" or not is_parent:
+        if name != BEST_FOLDER or not is_parent:
             shutil.rmtree(run.directory / name, ignore_errors=True)

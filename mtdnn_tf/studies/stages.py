@@ -24,6 +24,7 @@ from mtdnn_tf.config import Name, Names, Seed
 from mtdnn_tf.config_build import at, build, one_of
 from mtdnn_tf.config_tree import Branch, Leaf, Node, expand_environment, file_layers, merge
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.run_files import BASELINE_FILE, CARD_FILE
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class StageKind:
     """What trains a stage, and how a later one takes its weights over."""
 
     module: str  # `python -m <module> --config=FILE --model_dir=DIR` leaves a run directory, or goes on in it
-    last_file: str = "MODEL_CARD.md"  # that it writes
+    last_file: str = CARD_FILE  # that it writes
     is_source: bool = False  # later stages of other kinds name it in `encoder.source`, not in `training.init_from`
 
 
 # A kind is added here.
 STAGE_KINDS: dict[str, StageKind] = {
     "train": StageKind("mtdnn_tf.train"),
-    "pretrain": StageKind("mtdnn_tf.pretrain", last_file="baseline.json", is_source=True),
+    "pretrain": StageKind("mtdnn_tf.pretrain", last_file=BASELINE_FILE, is_source=True),
 }
 
 

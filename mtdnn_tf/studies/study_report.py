@@ -13,8 +13,8 @@ from mtdnn_tf.config import config_hash
 from mtdnn_tf.evaluation.charts import Series, attention_map, dot_chart, line_chart
 from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.provenance import read_header, source_hashes
+from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, attention_files
 from mtdnn_tf.studies.comparisons import Comparison
-from mtdnn_tf.studies.progress import attention_file
 from mtdnn_tf.studies.results import Result, Summary, arms_in_words, most_seeds, summaries
 from mtdnn_tf.studies.study import Study
 from mtdnn_tf.studies.unseen import Unseen
@@ -273,7 +273,7 @@ def _heat_maps(study: Study, results: Sequence[Result]) -> list[str]:
     maps = []
     for arm in study.arms:
         runs = list({r.run.name: r.run for r in results if r.arm == arm.name}.values())
-        files = [run.directory / attention_file(study.options.split) for run in runs]
+        files = [run.directory / attention_files(study.options.split)[0] for run in runs]
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
         if arm.options.task_attention and found:
             title = f"Task attention, {arm.title}, {study.options.split} texts"
@@ -299,7 +299,7 @@ def _training_curves(study: Study, results: Sequence[Result]) -> list[str]:
 def _mean_curve(found: Sequence[Result]) -> Series:
     by_epoch: dict[int, list[float]] = {}
     for result in found:
-        for event in read_metrics(result.run.directory / "metrics.jsonl"):
+        for event in read_metrics(result.run.directory / METRICS_FILE):
             if event["event"] == "dev" and result.task in event["scores"]:
                 by_epoch.setdefault(event["epoch"] + 1, []).append(event["scores"][result.task][result.main_metric])
     return [(float(epoch), 100 * float(np.mean(scores))) for epoch, scores in sorted(by_epoch.items())]
@@ -309,13 +309,10 @@ def _origins(results: Sequence[Result]) -> list[str]:
     runs = list({result.run.name: result.run for result in results}.values())
     with_ancestors = list({run.name: run for own in runs for run in (*reversed(own.ancestors), own)}.values())
     commands = [(run.name, config_hash(run.config), f"python -m {' '.join(run.command)}") for run in with_ancestors]
-    versions = {str(read_header(Path(run.directory) / "config.yaml")): run for run in with_ancestors}
+    versions = {str(read_header(Path(run.directory) / CONFIG_FILE)): run for run in with_ancestors}
     return [
         table(["run", "configuration", "command"], commands),
-        *(
-            table(["package", "version"], read_header(run.directory / "config.yaml").items())
-            for run in versions.values()
-        ),
+        *(table(["package", "version"], read_header(run.directory / CONFIG_FILE).items()) for run in versions.values()),
         "<h2>Data</h2>",
         table(
             ["file", "sha256, first 12 digits"], source_hashes([s for run in with_ancestors for s in run.specs]).items()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtdnn_tf.files import write_text_atomically
+from mtdnn_tf.run_files import REPORT_FILE
 from mtdnn_tf.studies.comparisons import compare
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED
@@ -35,6 +36,6 @@ def write_study(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, s
     remaining = [name for name, state in states.items() if state != FINISHED]
     tables = markdown(study, results, unseen, comparisons, remaining)
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1) + "\n")
-    write_text_atomically(folder / "report.html", html_page(study, results, unseen, comparisons, remaining, command))
+    write_text_atomically(folder / REPORT_FILE, html_page(study, results, unseen, comparisons, remaining, command))
     write_text_atomically(folder / "table.md", tables)
     return tables

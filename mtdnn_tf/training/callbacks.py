@@ -15,6 +15,7 @@ import keras
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.errors import Interrupted, UserError, unknown_name
 from mtdnn_tf.files import append_line, sync, write_text_atomically
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER
 from mtdnn_tf.task_types import LOWER_IS_BETTER
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
@@ -237,7 +238,7 @@ class Keeper(keras.callbacks.Callback):
             self.best_score, self.best_step, self.stale_epochs = value, self.trainer.progress.global_step, 0
             state = self._state(epoch + 1, 0, score=value)
             if self.writes:
-                checkpoints.save(self.folder / "best", self._parts, state, replace=True)
+                checkpoints.save(self.folder / BEST_FOLDER, self._parts, state, replace=True)
         else:
             self.stale_epochs += 1
 
@@ -271,7 +272,7 @@ class Keeper(keras.callbacks.Callback):
     def _save(self, state: checkpoints.State) -> None:
         if not self.writes:
             return
-        folder = self.folder / "checkpoints"
+        folder = self.folder / CHECKPOINTS_FOLDER
         self.step_log.log.sync()
         saved = checkpoints.save(folder / f"step-{state.global_step:09d}", self.trainer.parts(), state, replace=True)
         checkpoints.prune(folder, saved, self.keep)
