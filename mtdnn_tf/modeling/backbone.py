@@ -38,6 +38,7 @@ class EncoderBackbone:
     compute_dtype: str
     count_params: Callable[[], int]
     weights: list[keras.Variable]
+    transformer_layers: list[keras.layers.Layer]
     dropout: float
 
     has_cls = True  # whether [CLS] is a token of the encoder's own; if not, nothing attends to its column

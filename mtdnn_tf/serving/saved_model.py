@@ -14,7 +14,6 @@ from mtdnn_tf.config import EXPORT_KINDS, DataConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
-from mtdnn_tf.modeling.bert import BertEncoder
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.run_files import CARD_FILE
@@ -148,8 +147,7 @@ def export_saved_model(
 
 def _refuse_large(encoder: Encoder, weights: str) -> None:
     """Refuse constants that saved_model.pb can't hold."""
-    layers = encoder.backbone.transformer_layers if isinstance(encoder.backbone, BertEncoder) else []
-    size = WEIGHT_FORMATS[weights].size * sum(layer.count_params() for layer in layers)
+    size = WEIGHT_FORMATS[weights].size * sum(layer.count_params() for layer in encoder.backbone.transformer_layers)
     if size > _LARGEST_GRAPH:
         raise UserError(
             f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; leave --freeze out, or take "

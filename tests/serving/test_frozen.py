@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.serving import saved_model
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.graph_edits import read_graph
 from mtdnn_tf.serving.served_encoder import ServedEncoder
-from tests.small import TINY
+from tests.small import TINY, TINY_WORDS
 
 KERNELS = 2 * 4 + 1  # four of each layer, the pooler's
 LARGE = 1000  # elements
@@ -79,8 +80,11 @@ def test_in_every_structure_they_are_there_once(experiment, tmp_path, sharing):
     assert len(_large_constants(folder)) in (KERNELS, KERNELS - 1 + pooler)
 
 
-def test_large_kernels_are_refused(exported, tmp_path, monkeypatch):
-    model, tasks, encoder, _ = exported
+@pytest.mark.parametrize("source", [TINY, TINY_WORDS])
+def test_large_kernels_are_refused(exported, tmp_path, monkeypatch, source):
+    _, tasks, _, _ = exported
+    encoder = mtdnn.load_encoder(source, vocabulary=SPECIAL_TOKENS if source == TINY_WORDS else None)
+    model = mtdnn.build_model(encoder, tasks)
     monkeypatch.setattr(saved_model, "_LARGEST_GRAPH", 1000)
     with pytest.raises(mtdnn.UserError, match=r"--freeze: kernels of .* GiB are too large"):
         mtdnn.export_saved_model(model, tasks, encoder, tmp_path / "a", "ids", freeze=True)
