@@ -13,6 +13,7 @@ from absl import flags
 
 from mtdnn_tf import cli
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.studies.archive import Archive
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
 from mtdnn_tf.studies.running import run_all, with_ancestors
@@ -31,6 +32,12 @@ _JOBS = flags.DEFINE_integer(
     "So many runs are trained at once, each on its share of the CPUs.",
     lower_bound=1,
 )
+_FINISHED = flags.DEFINE_string(
+    "finished",
+    None,
+    "An archive (.zip) of finished runs without their weights, for going on with a study on another machine: what it holds is not "
+    "trained again, and at the end it holds all that is finished.",
+)
 _PLAN = flags.DEFINE_bool("plan", False, "Takes a few real steps of every kind of run to estimate how long all take.")
 
 
@@ -43,6 +50,10 @@ def main() -> None:
     folder = Path(_OUTPUT_DIR.value or Path("runs") / Path(path).stem)
     runs = study.plan(folder, cli.overrides_from_flags())
     wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
+    archive = Archive(_FINISHED.value, folder) if _FINISHED.value else None
+    if archive:
+        restored = archive.restore(runs, Ledger(folder / "runs"))
+        print(f"{archive.path}: {len(restored)} finished runs were put into {folder}", flush=True)
     if _DRY_RUN.value or _PLAN.value:
         ledger = Ledger(folder / "runs")
         states = states_of(runs, ledger, split)
@@ -57,6 +68,9 @@ def main() -> None:
         if study.options.without_train_rows:
             cli.start_tensorflow()  # which reading rows takes
         print(f"\n{write_study(study, runs, states, folder, _command(path, folder))}")
+        if archive:
+            count = archive.write(runs, states, Ledger(folder / "runs"), split)
+            print(f"{archive.path}: holds {count} finished runs")
     print(f"study: {folder}  (report.html, results.json, table.md; runs/ with a report of each)")
 
 

@@ -32,14 +32,23 @@ def write_text_atomically(path: Path | str, text: str) -> None:
     Raises:
         UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
     """
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path | str, content: bytes) -> None:
+    """Write a file as `write_text_atomically` does.
+
+    Raises:
+        UserError: it can't be written; what was there before is untouched, and nothing is left beside it.
+    """
     with told_as_user_error(path):
         if Path(path).exists() and not Path(path).is_file():
-            Path(path).write_text(text, encoding="utf-8", newline="")
+            Path(path).write_bytes(content)
             return
         target = Path(os.path.realpath(path))
         temporary = _temporary(target)
         try:
-            temporary.write_text(text, encoding="utf-8", newline="")
+            temporary.write_bytes(content)
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)

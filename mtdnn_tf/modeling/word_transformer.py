@@ -151,7 +151,8 @@ class WordTransformer(EncoderBackbone, keras.Model):
         """See `EncoderBackbone`."""
         *lower, last = self.transformer_layers
         x, mask = self._through(lower, inputs, first_tokens, training=False)
-        return shares_among_first(*last.query_and_key(x), mask, first_tokens.shape[1])
+        query, key = last.query_and_key(x)
+        return shares_among_first(query, key, mask, first_tokens.shape[1])
 
     def _through(
         self, layers: Sequence[PreNormLayer], inputs: Mapping[str, Any], first_tokens: Any, training: bool | None

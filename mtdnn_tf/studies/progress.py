@@ -83,11 +83,15 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
         UserError: a run was trained with another configuration, or from other weights than the run before it now has; the stage
             is named.
     """
-    parents = {run.parent.name for run in runs if run.parent}
-    states: dict[str, str] = {}
     for run in runs:
         _refuse_other(run)
-        states[run.name] = _state(run, split, run.name in parents)
+    started_from: set[str] = set()  # by runs that are not finished
+    states = {run.name: TO_DO for run in runs}
+    for run in reversed(runs):  # those that start from a run come after it
+        states[run.name] = _state(run, split, run.name in started_from)
+        if run.parent and states[run.name] != FINISHED:
+            started_from.add(run.parent.name)
+    for run in runs:
         refuse_other_start(run, states, ledger)
     return states
 
@@ -149,7 +153,8 @@ def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledge
     started_from = ledger[run.name].started_from
     if run.parent is None or not started_from or states[run.name] == TO_DO or states[run.parent.name] != FINISHED:
         return
-    if fingerprint(run.parent.directory) != started_from:
+    weights = fingerprint(run.parent.directory)
+    if weights and weights != started_from:
         raise UserError(
             f"{run.stage.where}: {run.directory} started from other weights than {run.parent.directory} holds now; "
             "remove it, so that it is trained again, or put the other weights back"

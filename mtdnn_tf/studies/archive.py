@@ -1,0 +1,160 @@
+"""Finished runs of a study in one file, without their weights: another machine, or another day, goes on from them.
+
+What tables and tests need is a run's configuration, its scores, its answers and its learning curves. Folders of this machine (the
+data's root, the study's, the configuration's) are written as placeholders, and read as those of the machine that opens the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mtdnn_tf.config import config_differences, load_config
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.files import write_bytes_atomically, write_text_atomically
+from mtdnn_tf.provenance import source_hashes
+from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FOLDER, SCORES_FILE
+from mtdnn_tf.studies.planned import PlannedRun
+from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, answered_files
+from mtdnn_tf.studies.stages import STAGE_KINDS
+
+_INDEX, _FORMAT = "archive.json", 1
+_DATA_ROOT, _STUDY_FOLDER, _CONFIG_FOLDER = "@DATA_ROOT@", "@STUDY_FOLDER@", "@CONFIG_FOLDER@"
+_NAME = re.compile(rf"({PREDICTIONS_FOLDER}/)?\w[\w.-]*")
+_WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs make the same file
+
+
+class Archive:
+    """A zip file of finished runs: `archive.json` (format, and of each run its record, data and files), and the files by run."""
+
+    def __init__(self, path: Path | str, folder: Path) -> None:
+        """Read what is there, if anything.
+
+        Args:
+            path: of the zip file; it need not be there yet.
+            folder: of the study, here.
+
+        Raises:
+            UserError: it is no such file, or damaged.
+        """
+        self.path, self._folder = Path(path), folder.absolute()
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._texts: dict[str, dict[str, str]] = {}
+        if not self.path.exists():
+            return
+        try:
+            with zipfile.ZipFile(self.path) as file:
+                index = json.loads(file.read(_INDEX))
+                if index["format"] != _FORMAT:
+                    raise ValueError(f"format {index['format']!r}, where this version reads {_FORMAT}")
+                for name, entry in index["runs"].items():
+                    self._texts[name] = {own: file.read(f"{name}/{_checked(own)}").decode() for own in entry["files"]}
+                    self._runs[name] = {"record": asdict(Record(**entry["record"])), "data": dict(entry["data"])}
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"--finished: {self.path}: damaged, or no archive of finished runs: {error}") from None
+
+    def restore(self, runs: Sequence[PlannedRun], ledger: Ledger) -> list[str]:
+        """Put the files of those runs in place of which nothing is there yet, and return their names.
+
+        Raises:
+            UserError: one of them was trained with another configuration or on other data, or can't be written.
+        """
+        restored = []
+        for run in runs:
+            if run.name not in self._runs or (run.directory / METRICS_FILE).is_file():
+                continue
+            texts = {name: self._here(text, run) for name, text in self._texts[run.name].items()}
+            self._refuse_other(run, texts.get(CONFIG_FILE, ""))
+            for name in sorted(texts, key=lambda name: name == METRICS_FILE):  # last: from then on it is there
+                write_text_atomically(run.directory / name, texts[name])
+            ledger.write(run.name, Record(**self._runs[run.name]["record"]))
+            restored.append(run.name)
+        return restored
+
+    def write(self, runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, split: str) -> int:
+        """Write all finished runs beside what the file holds of others, and return how many it then holds.
+
+        Raises:
+            UserError: it can't be written; the file that was there is untouched.
+        """
+        for run in runs:
+            if states[run.name] == FINISHED:
+                names = [name for name in _files_of(run, split) if (run.directory / name).is_file()]
+                texts = {name: (run.directory / name).read_text(encoding="utf-8") for name in names}
+                self._texts[run.name] = {name: self._portable(text, run) for name, text in texts.items()}
+                self._runs[run.name] = {"record": asdict(ledger[run.name]), "data": self._data(run)}
+        entries = {name: entry | {"files": sorted(self._texts[name])} for name, entry in sorted(self._runs.items())}
+        with tempfile.TemporaryFile() as buffer:
+            with zipfile.ZipFile(buffer, "w") as file:
+                _add(file, _INDEX, json.dumps({"format": _FORMAT, "runs": entries}, indent=1) + "\n")
+                for name, entry in entries.items():
+                    for own in entry["files"]:
+                        _add(file, f"{name}/{own}", self._texts[name][own])
+            buffer.seek(0)
+            write_bytes_atomically(self.path, buffer.read())
+        return len(self._runs)
+
+    def _places(self, run: PlannedRun) -> list[tuple[str, str]]:
+        """Return folders of this machine with their placeholders, longer ones first."""
+        known = [
+            (str(run.config.data.root or ""), _DATA_ROOT),
+            (str(self._folder), _STUDY_FOLDER),
+            (str(Path(run.stage.config).absolute().parent), _CONFIG_FOLDER),
+        ]
+        return sorted((pair for pair in known if pair[0]), key=lambda pair: -len(pair[0]))
+
+    def _portable(self, text: str, run: PlannedRun) -> str:
+        for path, placeholder in self._places(run):
+            text = text.replace(path, placeholder)
+        return text
+
+    def _here(self, text: str, run: PlannedRun) -> str:
+        for path, placeholder in self._places(run):
+            text = text.replace(placeholder, path)
+        return text
+
+    def _data(self, run: PlannedRun) -> dict[str, str]:
+        return {self._portable(path, run): digest for path, digest in source_hashes(run.specs).items()}
+
+    def _refuse_other(self, run: PlannedRun, text: str) -> None:
+        where = f"--finished: {self.path}: {run.name}"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / CONFIG_FILE
+            path.write_text(text, encoding="utf-8")
+            differences = config_differences(load_config(path), run.config)
+        if differences:
+            raise UserError(
+                f"{where} was trained with another configuration: {'; '.join(differences)}. Name another archive for the changed one"
+            )
+        there, here = self._runs[run.name]["data"], self._data(run)
+        for path_of_data in sorted(there.keys() | here.keys()):
+            one, other = there.get(path_of_data, "no such file"), here.get(path_of_data, "no such file")
+            if one != other:
+                raise UserError(
+                    f"{where} was trained and scored on other data: sha256 of {self._here(path_of_data, run)}: {one}; here: {other}. "
+                    "Put that file back, or name another archive"
+                )
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"a run has no file {name!r}")
+    return name
+
+
+def _add(file: zipfile.ZipFile, name: str, text: str) -> None:
+    file.writestr(zipfile.ZipInfo(name, _WHEN), text.encode(), zipfile.ZIP_DEFLATED)
+
+
+def _files_of(run: PlannedRun, split: str) -> list[str]:
+    """Return the names of what tables, tests and the state of a finished run are made from."""
+    last = STAGE_KINDS[run.stage.options.kind].last_file
+    answers = (run.directory / PREDICTIONS_FOLDER).glob(f"*_{split}.tsv")
+    names = [CONFIG_FILE, METRICS_FILE, SCORES_FILE, last, *answered_files(run, split)]
+    return [*names, *sorted(f"{PREDICTIONS_FOLDER}/{path.name}" for path in answers)]

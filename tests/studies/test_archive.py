@@ -1,0 +1,154 @@
+"""A study goes on elsewhere: finished runs travel in one file, and are what they were; others are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.studies.archive import Archive
+from mtdnn_tf.studies.progress import FINISHED, TO_DO, Ledger, states_of
+from mtdnn_tf.studies.study import read_study
+from mtdnn_tf.studies.writing import write_study
+from tests.small import write_experiment
+from tests.studies.in_process import run_here
+
+STUDY = """
+title: Here and there
+budget: one epoch
+config: small.yaml
+set: {training: {epochs: 1, log_every: 1}}
+seeds: [1, 2]
+tasks: {mood: {}}
+bootstrap: 50
+keep: results
+arms:
+  together: {tasks: [mood, close]}
+  tuned: {init_from: together, heads: kept, each_task: true}
+"""
+FIRST = ["together/seed-1", "tuned/mood/seed-1"]
+
+
+def _study(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_experiment(folder)
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    study = read_study(folder / "study.yaml")
+    return study, study.plan(folder / "output")
+
+
+def _open(folder, path, **changes):
+    """Put an archive's runs into the study of another folder; return the study, its runs and their states."""
+    study, runs = _study(folder)
+    for name, text in changes.items():
+        (folder / f"{name}.tsv").write_text(text, encoding="utf-8")
+    root = folder / "output" / "runs"
+    Archive(path, folder / "output").restore(runs, Ledger(root))
+    return study, runs, states_of(runs, Ledger(root))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One seed of the study, trained by its command, and the archive that it wrote."""
+    folder = tmp_path_factory.mktemp("here")
+    study, runs = _study(folder)
+    path = folder / "finished.zip"
+    run_here([
+        "mtdnn_tf.compare", f"--config={folder / 'study.yaml'}", f"--output_dir={folder / 'output'}", "--seeds=1",
+        f"--finished={path}",
+    ])  # fmt: skip
+    return study, runs, folder, path
+
+
+def test_runs_are_finished_elsewhere_and_make_the_same_tables(done, tmp_path):
+    _, _, folder, path = done
+    there, runs_there, states = _open(tmp_path, path)
+    assert [name for name, state in states.items() if state == FINISHED] == FIRST
+    assert {state for name, state in states.items() if name not in FIRST} == {TO_DO}
+    tables = write_study(there, runs_there, states, tmp_path / "output", "command")
+    assert tables == (folder / "output" / "table.md").read_text()
+    results = [json.loads((each / "output" / "results.json").read_text()) for each in (folder, tmp_path)]
+    assert results[0]["comparisons"] == results[1]["comparisons"]
+    assert [row["score"] for row in results[0]["runs"]] == [row["score"] for row in results[1]["runs"]]
+    first, second = (Ledger(each / "output" / "runs")[FIRST[1]] for each in (folder, tmp_path))
+    assert first == second
+    assert first.started_from
+
+
+def test_it_holds_no_weights_and_no_folder_of_the_machine(done):
+    _, _, folder, path = done
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        assert not [name for name in names if "weights" in name or "checkpoints" in name]
+        assert f"{FIRST[1]}/predictions/mood_dev.tsv" in names
+        assert not [name for name in names if str(folder) in file.read(name).decode()]
+
+
+def test_what_was_finished_elsewhere_is_kept_and_the_same_runs_make_the_same_file(done, tmp_path):
+    _, _, _, path = done
+    _, runs, states = _open(tmp_path, path)
+    copy = tmp_path / "copy.zip"
+    shutil.copy(path, copy)
+    archive = Archive(copy, tmp_path / "output")
+    assert archive.write([], {}, Ledger(tmp_path / "output" / "runs"), "dev") == 2
+    assert copy.read_bytes() == path.read_bytes()
+    assert archive.write(runs, states, Ledger(tmp_path / "output" / "runs"), "dev") == 2
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_run_that_is_there_is_left_alone(done, tmp_path):
+    _, _, _, path = done
+    own = tmp_path / "output" / "runs" / FIRST[0] / "metrics.jsonl"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    _, _, states = _open(tmp_path, path)
+    assert own.read_text() == ""
+    assert states[FIRST[0]] != FINISHED
+
+
+def test_other_data_and_other_configurations_are_refused(done, tmp_path):
+    _, _, folder, path = done
+    changed = (folder / "mood.tsv").read_text() + "more\tpositive\n"
+    with pytest.raises(
+        UserError, match=r"finished\.zip: together/seed-1 was trained and scored on other data: .*mood\.tsv"
+    ):
+        _open(tmp_path / "data", path, mood=changed)
+    folder = tmp_path / "configuration"
+    _study(folder)
+    runs = read_study(folder / "study.yaml").plan(folder / "output", ["optimizer.learning_rate=1.0e-5"])
+    with pytest.raises(UserError, match=r"another configuration: optimizer\.learning_rate"):
+        Archive(path, folder / "output").restore(runs, Ledger(folder / "output" / "runs"))
+    for each in ("data", "configuration"):
+        assert not list((tmp_path / each / "output").rglob("metrics.jsonl"))
+
+
+def _with(path, target, name, text):
+    """Copy an archive with one of its files changed."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, text if entry == name else old.read(entry))
+    return target
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "no JSON",
+        "[]",
+        '{"format": 2, "runs": {}}',
+        '{"format": 1, "runs": {"a": {"record": {}, "data": {}, "files": ["../../escaped"]}}}',
+        '{"format": 1, "runs": {"a": {"record": {}, "data": {}, "files": ["missing.txt"]}}}',
+        '{"format": 1, "runs": {"together/seed-1": {"record": {"other": 1}, "data": {}, "files": []}}}',
+    ],
+)
+def test_damaged_archives_are_told(done, tmp_path, index):
+    _, _, _, path = done
+    damaged = _with(path, tmp_path / "damaged.zip", "archive.json", index)
+    with pytest.raises(UserError, match=r"damaged\.zip: damaged, or no archive of finished runs"):
+        Archive(damaged, tmp_path)
+    (tmp_path / "text.zip").write_text("text")
+    with pytest.raises(UserError, match=r"text\.zip: damaged"):
+        Archive(tmp_path / "text.zip", tmp_path)
