@@ -85,21 +85,23 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
     """
     for run in runs:
         _refuse_other(run)
-    started_from: set[str] = set()  # by runs that are not finished
+    parents = {run.parent.name for run in runs if run.parent}
+    needed: set[str] = set()  # runs whose weights those that are not finished start from
     states = {run.name: TO_DO for run in runs}
     for run in reversed(runs):  # those that start from a run come after it
-        states[run.name] = _state(run, split, run.name in started_from)
+        is_kept = run.name in parents and (run.directory / BEST_FOLDER).is_dir()
+        states[run.name] = _state(run, split, is_kept or run.name in needed)
         if run.parent and states[run.name] != FINISHED:
-            started_from.add(run.parent.name)
+            needed.add(run.parent.name)
     for run in runs:
         refuse_other_start(run, states, ledger)
     return states
 
 
-def _state(run: PlannedRun, split: str, is_parent: bool) -> str:
+def _state(run: PlannedRun, split: str, with_weights: bool) -> str:
     if not (run.directory / METRICS_FILE).is_file():
         return TO_DO
-    return FINISHED if is_scored(run, split) and is_trained(run, is_parent) else CUT_OFF
+    return FINISHED if is_scored(run, split) and is_trained(run, with_weights) else CUT_OFF
 
 
 def is_scored(run: PlannedRun, split: str) -> bool:
@@ -115,13 +117,13 @@ def answered_files(run: PlannedRun, split: str) -> list[str]:
     return attention if split == "dev" else [scores_file(split), *attention]
 
 
-def is_trained(run: PlannedRun, is_parent: bool) -> bool:
-    """Return whether a run has written its last file, and its best model is whole where other runs start from it."""
+def is_trained(run: PlannedRun, with_weights: bool) -> bool:
+    """Return whether a run has written its last file and, where that matters, its best model is whole."""
     last = STAGE_KINDS[run.stage.options.kind].last_file
     if not all((run.directory / name).is_file() for name in (SCORES_FILE, last)):
         return False
     try:
-        if is_parent:
+        if with_weights:
             verify(run.directory / BEST_FOLDER)
     except DamagedCheckpointError:
         return False
