@@ -13,6 +13,9 @@ from keras import ops
 
 from mtdnn_tf.modeling.weights import LiveWeights, Weights
 
+if TYPE_CHECKING:
+    from mtdnn_tf.modeling.inference import EncoderInference
+
 Outputs = dict[str, Any]
 StandIn = Callable[[Mapping[str, Any], Any], Outputs]
 
@@ -98,8 +101,8 @@ class EncoderBackbone:
         """Return the outputs of a training step, computed by fused kernels."""
         raise NotImplementedError
 
-    def inference(self, weights: Weights) -> StandIn:
-        """Return what computes the outputs in inference, float32, by fewer operations than layer by layer: an `EncoderInference`."""
+    def inference(self, weights: Weights) -> EncoderInference:
+        """Return what computes the outputs in inference, float32, by fewer operations than layer by layer."""
         raise NotImplementedError
 
     def first_token_attention(self, inputs: Mapping[str, Any], first_tokens: Any) -> Any:

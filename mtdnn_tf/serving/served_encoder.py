@@ -27,7 +27,6 @@ class ServedEncoder(tf.Module):
         """Copy the weights as they are now into one of `WEIGHT_FORMATS`; frozen: the kernels as constants."""
         super().__init__(name="encoder")
         self.inference = backbone.inference(_CopiedWeights(WEIGHT_FORMATS[weights], frozen))
-        self._width = backbone.hidden_dim
         # By the number of first tokens; hidden, as a tf.function in sight is traced anew when it is saved.
         functions: dict[int, Any] | None = {} if frozen else None
         self._functions = lambda: functions
@@ -40,7 +39,7 @@ class ServedEncoder(tf.Module):
         count = 0 if first_tokens is None else first_tokens.shape[1]
         if count not in functions:
             specs = [{name: tf.TensorSpec([None, None], tf.int32) for name in inputs}]
-            specs += [tf.TensorSpec([None, count, self._width])] if count else []
+            specs += [tf.TensorSpec([None, count, self.inference.width])] if count else []
             functions[count] = tf.function(self.inference, autograph=False, input_signature=specs)
         outputs: dict[str, tf.Tensor] = functions[count](dict(inputs), *([first_tokens] if count else []))
         return outputs
