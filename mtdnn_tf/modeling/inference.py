@@ -79,7 +79,8 @@ class EncoderInference(tf.Module):
             x = tf.reshape(joined, [-1, self.width])
         else:
             mask = self._seen(mask)
-        padding = tf.cast(tf.where(mask > 0, 0.0, _PADDING)[:, tf.newaxis, tf.newaxis], self._compute)
+        # A reshape, as TensorFlow Lite has no slice that adds two axes.
+        padding = tf.reshape(tf.cast(tf.where(mask > 0, 0.0, _PADDING), self._compute), [batch, 1, 1, length])
         for layer in self.layers:
             x = layer(x, padding)
         sequence = tf.reshape(self._finished(x), [batch, length, self.width])
