@@ -27,11 +27,25 @@ stages:
 """
 
 
+PARENT_LAST_BUT_ONE = """
+config: small.yaml
+stages:
+  one: {tasks: [mood]}
+  two: {tasks: [pick]}
+  together: {tasks: [mood, pick]}
+  last: {init_from: together, heads: kept, tasks: [mood, pick]}
+"""
+
+
+def _planned(folder, recipe):
+    write_experiment(folder)
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    return plan_runs(read_stages(read_body(folder / "recipe.yaml"), "stages"), folder / "runs")
+
+
 @pytest.fixture
 def runs(tmp_path):
-    write_experiment(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    return plan_runs(read_stages(read_body(tmp_path / "recipe.yaml"), "stages"), tmp_path / "runs")
+    return _planned(tmp_path, RECIPE)
 
 
 class _Trainer:
@@ -72,6 +86,12 @@ def test_so_many_are_at_work_and_none_before_what_it_starts_from(runs, trainer, 
     assert trainer.most == 2 if jobs == 2 else 2 <= trainer.most <= 3
     for run in runs:
         assert run.parent is None or run.parent.name in trainer.before[run.name]
+
+
+def test_what_others_wait_for_comes_first(trainer, tmp_path):
+    run_all(_planned(tmp_path, PARENT_LAST_BUT_ONE), tmp_path / "runs", jobs=2)
+    assert trainer.before["together"] == []
+    assert trainer.before["two"]
 
 
 def test_runs_say_into_their_own_folders(runs, trainer, monkeypatch, tmp_path):
