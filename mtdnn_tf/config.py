@@ -189,7 +189,8 @@ class TrainingConfig:
     dwa_temperature: MoreThanZero = 2.0
     gradnorm_alpha: NotNegative = 1.5
     seed: Seed = 2018
-    checkpoint_every: CountOrNone = 0  # steps; 0: at the end of each epoch only
+    # Steps. Whatever it is, there is one at the end of each epoch; of unscored ones only where the last is a minute old.
+    checkpoint_every: CountOrNone = 0
     keep_checkpoints: Count = 2
     init_from: str | None = None  # a run directory: encoder and heads are taken over by name
     init_heads: Annotated[str, one_of("kept", "stripped")] = "kept"  # stripped: nothing of a single task is

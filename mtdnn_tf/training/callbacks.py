@@ -25,6 +25,7 @@ from mtdnn_tf.training.stopping import StopSignals
 from mtdnn_tf.training.trainer import MultiTaskTrainer
 
 Scores = dict[str, Any]  # {"rte": {"accuracy": 0.6}, ..., "average": 0.6}
+SECONDS_AT_STAKE = 60.0  # an epoch without scores ends with a checkpoint where the last one is as old
 
 
 class MetricsLog:
@@ -176,7 +177,8 @@ class Keeper(keras.callbacks.Callback):
             score: returns the development scores.
             best_metric: the value that decides, `average` or `<task>/<metric>`.
             step_log: whose files take the scores, and a line for an early stop.
-            every: steps between checkpoints; 0: at the end of each epoch only.
+            every: steps between checkpoints besides those at the end of scored epochs, and of others where the last one is
+                `SECONDS_AT_STAKE` old; 0: those only.
             keep: how many checkpoints stay.
             score_every: epochs between scorings; the last epoch is scored whatever it is.
             patience: scored epochs in a row without a better value after which training stops; 0: it does not.
@@ -197,6 +199,7 @@ class Keeper(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Note where the run stands."""
         self._reached = self._state(self.trainer.progress.epoch, self.trainer.progress.step)
+        self._saved_at = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save every `every` steps, and before a stop that was asked for."""
@@ -210,10 +213,15 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Score, keep the best, save with the position at the start of the next epoch; stop where patience is at its end."""
-        if (epoch + 1) % self.score_every == 0 or epoch + 1 == self.params["epochs"]:
+        scored = (epoch + 1) % self.score_every == 0 or epoch + 1 == self.params["epochs"]
+        if scored:
             self._score(epoch, logs)
-        self._save(self._state(epoch + 1, 0))
-        self._stop_if_asked(saved=True)
+        saved = (
+            scored or time.monotonic() - self._saved_at >= SECONDS_AT_STAKE
+        )  # many epochs are shorter than a checkpoint takes
+        if saved:
+            self._save(self._state(epoch + 1, 0))
+        self._stop_if_asked(saved)
 
     def _score(self, epoch: int, logs: dict[str, Any] | None) -> None:
         step = self.trainer.progress.global_step
@@ -276,6 +284,7 @@ class Keeper(keras.callbacks.Callback):
         self.step_log.log.sync()
         saved = checkpoints.save(folder / f"step-{state.global_step:09d}", self.trainer.parts(), state, replace=True)
         checkpoints.prune(folder, saved, self.keep)
+        self._saved_at = time.monotonic()
 
     def _stop_if_asked(self, saved: bool) -> None:
         """Leave the run where a signal came in, with the last step saved."""

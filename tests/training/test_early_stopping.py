@@ -10,7 +10,7 @@ import pytest
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import select_tasks
 from mtdnn_tf.experiment import run_experiment
-from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training import callbacks, checkpoints
 
 # At this rate no score changes: the first epoch stays the best.
 STILL = ["optimizer.learning_rate=1e-12", "training.epochs=6", "training.patience=2", "training.keep_checkpoints=100"]
@@ -66,15 +66,16 @@ def test_patience_is_counted_on_after_an_interruption(stopped, tmp_path, capsys)
     assert _events(cut, "early_stop") == _events(stopped.model_dir, "early_stop")
 
 
-def test_between_scored_epochs_checkpoints_alone_are_written(path):
+@pytest.mark.parametrize(("seconds", "epochs"), [(0.0, [1, 2, 3, 4, 5]), (3600.0, [2, 4, 5])])
+def test_between_scored_epochs_checkpoints_alone_are_written_and_not_too_often(path, monkeypatch, seconds, epochs):
+    monkeypatch.setattr(callbacks, "SECONDS_AT_STAKE", seconds)
     options = ["training.score_every=2", "training.epochs=5", "training.keep_checkpoints=100"]
     config = select_tasks(mtdnn.load_config(path, options), ["mood"])
-    run = run_experiment(config, path.parent / "every_second", verbose=0).run
+    run = run_experiment(config, path.parent / f"every_second_{seconds}", verbose=0).run
     assert [line["epoch"] for line in _events(run.model_dir, "dev")] == [1, 3, 4]
     states = [checkpoints.read_state(folder) for folder in sorted((run.model_dir / "checkpoints").iterdir())]
-    assert [state.epoch for state in states] == [1, 2, 3, 4, 5]
-    assert states[0].best_score is None
-    assert states[1].best_score is not None
+    assert [state.epoch for state in states] == epochs
+    assert [state.epoch for state in states if state.best_score is None] == [epoch for epoch in epochs if epoch < 2]
 
 
 def test_patience_counts_scored_epochs(path, capsys):
