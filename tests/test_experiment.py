@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import select_tasks
 from mtdnn_tf.evaluation.runs import load_run
 from mtdnn_tf.experiment import prepare_directory, prepare_runtime, run_experiment, what_workers_share
 from mtdnn_tf.locks import DirectoryLock
@@ -124,9 +125,11 @@ def test_a_folder_of_something_else_is_refused(experiment, tmp_path):
 
 
 def test_fresh_starts_over(experiment, tmp_path):
-    config = mtdnn.load_config(experiment, ["training.epochs=1"])
+    config, other = (
+        select_tasks(mtdnn.load_config(experiment, ["training.epochs=1", f"training.seed={seed}"]), ["mood"])
+        for seed in (4, 5)
+    )
     run_experiment(config, tmp_path / "run", verbose=0)
-    other = mtdnn.load_config(experiment, ["training.epochs=1", "training.seed=5"])
     outcome = run_experiment(other, tmp_path / "run", fresh=True, verbose=0)
     assert outcome.run.config.training.seed == 5
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) > 1
@@ -203,7 +206,8 @@ def test_rows_left_out_on_purpose_are_counted_and_listed(experiment, tmp_path, c
     with (experiment.parent / "mood.tsv").open("a", encoding="utf-8") as file:
         file.write("a fine day\tsplendid\nno label\n")
     skip = [f"tasks.mood.{split}.on_error=skip" for split in ("train", "dev")]
-    outcome = run_experiment(mtdnn.load_config(experiment, ["training.epochs=1", *skip]), tmp_path / "run", verbose=0)
+    config = select_tasks(mtdnn.load_config(experiment, ["training.epochs=1", *skip]), ["mood"])
+    outcome = run_experiment(config, tmp_path / "run", verbose=0)
     assert outcome.mixture.example_counts["mood"] == 12
     assert "rows left out because of on_error: skip: mood.train 2, mood.dev 2" in capsys.readouterr().out
     listed = (tmp_path / "run" / "skipped_rows.txt").read_text(encoding="utf-8").splitlines()
