@@ -106,9 +106,8 @@ class _Work:
 
 
 def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, processes: Processes) -> None:
-    """Train runs as soon as a share of the CPUs is free and what they start from is finished; first those that others wait for."""
-    waited_for = {ancestor.name for run in chosen for ancestor in run.ancestors}
-    waiting, at_work = sorted(chosen, key=lambda run: run.name not in waited_for), dict[Future[None], PlannedRun]()
+    """Train runs as soon as a share of the CPUs is free and what they start from is finished; first those that others start from."""
+    waiting, at_work = sorted(chosen, key=lambda run: run.name not in work.parents), dict[Future[None], PlannedRun]()
     shares = iter(range(jobs))
     lock = threading.Lock()
 

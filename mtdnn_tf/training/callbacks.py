@@ -216,9 +216,8 @@ class Keeper(keras.callbacks.Callback):
         scored = (epoch + 1) % self.score_every == 0 or epoch + 1 == self.params["epochs"]
         if scored:
             self._score(epoch, logs)
-        saved = (
-            scored or time.monotonic() - self._saved_at >= SECONDS_AT_STAKE
-        )  # many epochs are shorter than a checkpoint takes
+        # Many an epoch is shorter than a checkpoint takes.
+        saved = scored or time.monotonic() - self._saved_at >= SECONDS_AT_STAKE
         if saved:
             self._save(self._state(epoch + 1, 0))
         self._stop_if_asked(saved)
