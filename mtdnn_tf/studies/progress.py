@@ -198,11 +198,12 @@ def _time_left(
 def expected_seconds(run: PlannedRun, done: Sequence[PlannedRun], ledger: Ledger) -> float:
     """Return what a run should take by the most alike of those that are done, for as many tasks and epochs as it has.
 
-    What it has run already is taken off.
+    Another arm's run of the same task at the same point has as many rows; another point of the same arm has not. What the run has
+    taken already is taken off.
     """
     alike = [
         [other for other in done if all(getattr(other, name) == getattr(run, name) for name in names)]
-        for names in (("stage", "task", "x"), ("stage", "task"), ("stage",), ("task",), ())
+        for names in (("stage", "task", "x"), ("task", "x"), ("stage", "task"), ("stage",), ())
     ]
     nearest = next(found for found in alike if found)
     rate = sum(ledger[other.name].seconds for other in nearest) / sum(map(_task_epochs, nearest))

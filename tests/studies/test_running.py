@@ -130,6 +130,16 @@ def test_a_run_is_expected_to_take_as_long_as_its_tasks_and_epochs(runs, tmp_pat
     assert expected_seconds(kept, [together, other], ledger) == pytest.approx((80 + 15) / 3)
 
 
+def test_a_run_is_expected_to_take_as_long_as_another_arm_with_as_many_rows(runs, tmp_path):
+    ledger = Ledger(tmp_path)
+    few, many = (replace(runs[1], name=f"few/{x}", task="rte", x=x) for x in (1.0, 100.0))
+    other = replace(many, name="other/100", stage=replace(many.stage, name="another arm"))
+    ledger.write(few.name, Record(seconds=20.0))
+    ledger.write(other.name, Record(seconds=900.0))
+    assert expected_seconds(many, [few, other], ledger) == pytest.approx(900.0)
+    assert expected_seconds(many, [few], ledger) == pytest.approx(20.0)
+
+
 def test_one_after_the_other_is_the_rule(runs, trainer, tmp_path):
     run_all(runs, tmp_path / "runs")
     assert trainer.most == 1
