@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def save_encoder(encoder: Encoder, folder: str | Path, replace: bool = False) ->
     backbone = as_bert(encoder.backbone, "the Hugging Face layout")
     tensors = {name: _as_stored(slot) for name, slot in encoder_slots(backbone).items()}
     with atomic_directory(folder, replace=replace) as temporary:
+        config, weights = temporary / "config.json", temporary / "model.safetensors"
+        _write_json(config, _config(backbone, encoder.tokenizer.pad_id))
         # The format is named as other programs expect it: kernels are laid out as (outputs, inputs).
-        safetensors.numpy.save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        _write_json(temporary / "config.json", _config(backbone, encoder.tokenizer.pad_id))
+        safetensors.numpy.save_file(tensors, weights, metadata={"format": "pt"})
+        shutil.copymode(config, weights)  # safetensors lets no other user (a server, say) read what it writes
         _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
         (temporary / "vocab.txt").write_text(
             "".join(f"{token}\n" for token in encoder.tokenizer.vocab), encoding="utf-8"

@@ -39,6 +39,12 @@ def test_a_folder_that_is_there_stays_unless_asked(tmp_path):
     assert mtdnn.load_encoder(str(tmp_path / "encoder")).num_layers == 2
 
 
+def test_who_may_read_one_of_its_files_may_read_all(tmp_path):
+    folder = save_encoder(mtdnn.load_encoder("random://layers=1,hidden=16"), tmp_path / "encoder")
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
 @pytest.mark.peers
 @pytest.mark.weights
 def test_transformers_reads_it_and_computes_the_same(tmp_path, minilm):
