@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -22,6 +23,12 @@ def matching_files(pattern: str) -> list[str]:
     if Path(pattern).exists() or not glob.has_magic(pattern):
         return [pattern]
     return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file's bytes: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text_atomically(path: Path | str, text: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from mtdnn_tf.config import ExperimentConfig, config_hash
-from mtdnn_tf.files import matching_files
+from mtdnn_tf.files import matching_files, sha256
 from mtdnn_tf.tasks import TaskSpec
 
 _PACKAGES = ("mtdnn_tf", "tensorflow", "keras", "keras-hub", "tensorflow-text", "tensorflow-datasets", "numpy")
@@ -39,12 +39,17 @@ def source_hashes(tasks: Sequence[TaskSpec]) -> dict[str, str]:
     """
     named = {source.path for task in tasks for source in task.sources.values() if not source.path.startswith("tfds:")}
     paths = {path for name in named for path in matching_files(name)}
-    return {path: _sha256(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+    return {path: _digest(Path(path)) for path in sorted(paths) if Path(path).is_file()}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+def _digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache  # runs of a study have files in common, which its reports and its archive ask for again
+def _digest_as_of(path: Path, size: int, changed: int) -> str:
+    return sha256(path)[:12]
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tensorflow.core.protobuf import fingerprint_pb2
 
+from mtdnn_tf.files import sha256
 from mtdnn_tf.serving.graph_edits import read_graph
 
 FINGERPRINT_FILE = Path("assets.extra") / "fingerprint.json"
@@ -53,9 +54,4 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by its relative path, the fingerprint's own file left out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     relative = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: _sha256(path) for name, path in relative.items() if name != FINGERPRINT_FILE.as_posix()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256(path) for name, path in relative.items() if name != FINGERPRINT_FILE.as_posix()}

@@ -24,26 +24,11 @@ from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FOLDER, SC
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, answered_files
 from mtdnn_tf.studies.stages import STAGE_KINDS
-from mtdnn_tf.tasks import TaskSpec
 
 _INDEX, _FORMAT = "archive.json", 1
 _DATA_ROOT, _STUDY_FOLDER, _CONFIG_FOLDER = "@DATA_ROOT@", "@STUDY_FOLDER@", "@CONFIG_FOLDER@"
 _NAME = re.compile(rf"({PREDICTIONS_FOLDER}/)?\w[\w.-]*")
 _WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs make the same file
-
-
-class _Hashes:
-    """Hashes of tasks' data files; runs have tasks in common, whose files are read once."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], dict[str, str]] = {}
-
-    def of(self, spec: TaskSpec) -> dict[str, str]:
-        """Return what `source_hashes` does."""
-        paths = tuple(source.path for source in spec.sources.values())
-        if paths not in self._found:
-            self._found[paths] = source_hashes([spec])
-        return self._found[paths]
 
 
 class Archive:
@@ -81,12 +66,12 @@ class Archive:
         Raises:
             UserError: one of them was trained with another configuration or on other data, or can't be written.
         """
-        restored, hashes = [], _Hashes()
+        restored = []
         for run in runs:
             if run.name not in self._runs or (run.directory / METRICS_FILE).is_file():
                 continue
             texts = {name: self._here(text, run) for name, text in self._texts[run.name].items()}
-            self._refuse_other(run, texts.get(CONFIG_FILE, ""), hashes)
+            self._refuse_other(run, texts.get(CONFIG_FILE, ""))
             for name in sorted(texts, key=lambda name: name == METRICS_FILE):  # last: from then on it is there
                 write_text_atomically(run.directory / name, texts[name])
             ledger.write(run.name, Record(**self._runs[run.name]["record"]))
@@ -99,13 +84,12 @@ class Archive:
         Raises:
             UserError: it can't be written; the file that was there is untouched.
         """
-        hashes = _Hashes()
         for run in runs:
             if states[run.name] == FINISHED:
                 names = [name for name in _files_of(run, split) if (run.directory / name).is_file()]
                 texts = {name: (run.directory / name).read_text(encoding="utf-8") for name in names}
                 self._texts[run.name] = {name: self._portable(text, run) for name, text in texts.items()}
-                self._runs[run.name] = {"record": asdict(ledger[run.name]), "data": self._data(run, hashes)}
+                self._runs[run.name] = {"record": asdict(ledger[run.name]), "data": self._data(run)}
         entries = {name: entry | {"files": sorted(self._texts[name])} for name, entry in sorted(self._runs.items())}
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as file:
@@ -135,11 +119,10 @@ class Archive:
             text = text.replace(placeholder, path)
         return text
 
-    def _data(self, run: PlannedRun, hashes: _Hashes) -> dict[str, str]:
-        found = (hashes.of(spec) for spec in run.specs)
-        return {self._portable(path, run): digest for each in found for path, digest in each.items()}
+    def _data(self, run: PlannedRun) -> dict[str, str]:
+        return {self._portable(path, run): digest for path, digest in source_hashes(run.specs).items()}
 
-    def _refuse_other(self, run: PlannedRun, text: str, hashes: _Hashes) -> None:
+    def _refuse_other(self, run: PlannedRun, text: str) -> None:
         where = f"--finished: {self.path}: {run.name}"
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / CONFIG_FILE
@@ -149,7 +132,7 @@ class Archive:
             raise UserError(
                 f"{where} was trained with another configuration: {'; '.join(differences)}. Name another archive for the changed one"
             )
-        there, here = self._runs[run.name]["data"], self._data(run, hashes)
+        there, here = self._runs[run.name]["data"], self._data(run)
         for path_of_data in sorted(there.keys() | here.keys()):
             one, other = there.get(path_of_data, "no such file"), here.get(path_of_data, "no such file")
             if one != other:

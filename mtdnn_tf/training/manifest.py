@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.files import sync
+from mtdnn_tf.files import sha256, sync
 
 MANIFEST = "SHA256SUMS"  # `sha256sum --check` reads it too
 
@@ -23,7 +22,7 @@ def write_manifest(directory: Path) -> None:
     lines = []
     for path in _files(directory):
         sync(path)
-        lines.append(f"{_checksum(path)}  {path.name}\n")
+        lines.append(f"{sha256(path)}  {path.name}\n")
     manifest = directory / MANIFEST
     manifest.write_text("".join(lines), encoding="utf-8")
     sync(manifest)
@@ -42,7 +41,7 @@ def verify(directory: Path | str) -> None:
         for name, checksum in expected.items():
             if not (directory / name).is_file():
                 raise DamagedCheckpointError(directory, f"{name} is missing")
-            if _checksum(directory / name) != checksum:
+            if sha256(directory / name) != checksum:
                 raise DamagedCheckpointError(
                     directory, f"{name} is torn or was changed: its checksum is not that of {MANIFEST}"
                 )
@@ -70,8 +69,3 @@ def _read_manifest(directory: Path) -> dict[str, str]:
 
 def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
