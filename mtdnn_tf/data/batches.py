@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.pipelines import PARALLEL_CALLS, made_ahead
 from mtdnn_tf.data.preprocessed import pack_tokens
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer, pack, with_masks
@@ -150,7 +151,7 @@ class TrainingBatches:
     def __call__(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
         """Return an epoch's batches (see `batch`) from a batch on; both `[] int64`."""
         chosen = tf.data.Dataset.from_tensor_slices(self.items(epoch, start))
-        return chosen.map(lambda items: self.batch(items, epoch), num_parallel_calls=tf.data.AUTOTUNE)
+        return chosen.map(lambda items: self.batch(items, epoch), num_parallel_calls=PARALLEL_CALLS)
 
     def items(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         """Return the items of an epoch's batches from a batch on, `[batches, batch_size] int64`; -1 fills the smaller one up."""
@@ -191,8 +192,8 @@ def evaluation_batches(
     number, shares = share
     order = np.argsort(tokenized.lengths, kind="stable")[number::shares]
     indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-    batches = indices.map(lambda chosen: rows.batch(chosen, tf.constant(0, tf.int64)), tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE), order
+    batches = indices.map(lambda chosen: rows.batch(chosen, tf.constant(0, tf.int64)), PARALLEL_CALLS)
+    return made_ahead(batches), order
 
 
 def padded_lengths(max_length: int, buckets: Sequence[int] | None) -> np.ndarray:

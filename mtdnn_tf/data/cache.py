@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from mtdnn_tf.config import DataConfig, SourceConfig
 from mtdnn_tf.data.batches import TokenizedTask, tokenize_task
+from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.data.pretraining import tokenize_documents
 from mtdnn_tf.data.sources import read_examples
 from mtdnn_tf.data.text import Tokenizer
@@ -160,4 +161,4 @@ def _arrays(paths: list[str]) -> dict[str, np.ndarray]:
 
 def _parsed(paths: list[str], features: dict[str, Any]) -> Iterator[dict[str, Any]]:
     records = tf.data.TFRecordDataset(paths, num_parallel_reads=1)  # one after the other: rows keep their order
-    yield from records.map(lambda record: tf.io.parse_single_example(record, features), tf.data.AUTOTUNE)
+    yield from without_tuner(records.map(lambda record: tf.io.parse_single_example(record, features), PARALLEL_CALLS))

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.data.overlaps import Fingerprints, fingerprints
+from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.tasks import TaskSpec
@@ -71,8 +72,8 @@ def token_lengths(examples: Examples, tokenizer: Tokenizer) -> np.ndarray:
 
 def _text_lengths(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
     chunks = tf.data.Dataset.from_tensor_slices(texts).batch(_CHUNK)
-    counts = chunks.map(lambda chunk: tokenizer(chunk).row_lengths(), num_parallel_calls=tf.data.AUTOTUNE)
-    return np.concatenate(list(counts.as_numpy_iterator()))
+    counts = chunks.map(lambda chunk: tokenizer(chunk).row_lengths(), num_parallel_calls=PARALLEL_CALLS)
+    return np.concatenate(list(without_tuner(counts).as_numpy_iterator()))
 
 
 def length_summary(lengths: np.ndarray) -> dict[str, int]:

@@ -14,6 +14,7 @@ from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.data.batches import TokenizedTask, TrainingBatches, num_batches
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.documents import document_files
+from mtdnn_tf.data.pipelines import made_ahead
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES, EpochOrder, check_mixing
 from mtdnn_tf.data.service import check_service, served
 from mtdnn_tf.data.text import Tokenizer
@@ -87,7 +88,7 @@ class Mixture:
             streams, tf.data.Dataset.from_tensor_slices(choices), stop_on_empty_dataset=False
         )
         # The choice loses the count (choose_from_datasets does not know that no input runs dry).
-        return dataset.apply(tf.data.experimental.assert_cardinality(len(choices))).prefetch(tf.data.AUTOTUNE)
+        return made_ahead(dataset.apply(tf.data.experimental.assert_cardinality(len(choices))))
 
     def _items(self, choices: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Return the items of the batches that the choices name, `[batches, any] int64`, filled up with -1."""

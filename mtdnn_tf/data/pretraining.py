@@ -16,6 +16,7 @@ from mtdnn_tf.config import PretrainingConfig
 from mtdnn_tf.data.batches import EVALUATION_SEED, TokenizedTask, padded_lengths, smallest_length
 from mtdnn_tf.data.documents import Document, read_documents
 from mtdnn_tf.data.masking import DRAWS, Masking
+from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.data.segments import SPECIAL, cut_documents
 from mtdnn_tf.data.text import Tokenizer, with_masks
 from mtdnn_tf.errors import UserError
@@ -101,8 +102,10 @@ def tokenize_documents(task: TaskSpec, split: str, tokenizer: Tokenizer, max_len
 def _tokenize(documents: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return all tokens, `[tokens] int32`, and of each document the tokens of its sentences; empty ones are left out."""
     sentences = tf.data.Dataset.from_tensor_slices([text for document in documents for text in document])
-    chunks = sentences.batch(_CHUNK).map(tokenizer, num_parallel_calls=tf.data.AUTOTUNE)
-    tokens, counts = zip(*((chunk.values.numpy(), chunk.row_lengths().numpy()) for chunk in chunks), strict=True)
+    chunks = sentences.batch(_CHUNK).map(tokenizer, num_parallel_calls=PARALLEL_CALLS)
+    tokens, counts = zip(
+        *((chunk.values.numpy(), chunk.row_lengths().numpy()) for chunk in without_tuner(chunks)), strict=True
+    )
     bounds = np.cumsum([len(document) for document in documents])[:-1]
     lengths = [of_document[of_document > 0] for of_document in np.split(np.concatenate(counts), bounds)]
     return np.concatenate(tokens), lengths

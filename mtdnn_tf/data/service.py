@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtdnn_tf.data.batches import BATCH_SPEC, TrainingBatches
+from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.errors import UserError
 
 Batch = dict[str, tf.Tensor]
@@ -65,12 +66,12 @@ def served(address: str, tasks: Sequence[TrainingBatches], choices: np.ndarray, 
         return position, _batch(tasks, task, chosen)
 
     work = tf.data.Dataset.from_tensor_slices((np.arange(len(choices)), choices, items))
-    unordered = work.map(make, num_parallel_calls=tf.data.AUTOTUNE).apply(
+    unordered = work.map(make, num_parallel_calls=PARALLEL_CALLS).apply(
         tf.data.experimental.service.distribute(tf.data.experimental.service.ShardingPolicy.DYNAMIC, address)
     )
 
     def ordered() -> Iterator[Batch]:
-        arriving = iter(unordered)
+        arriving = iter(without_tuner(unordered))
         early: dict[int, Batch] = {}
         for position in range(len(choices)):
             while position not in early and len(early) < _EARLY:
@@ -84,7 +85,7 @@ def served(address: str, tasks: Sequence[TrainingBatches], choices: np.ndarray, 
             yield _batch(tasks, choices[position], items[position]) if here is None else here
 
     dataset = tf.data.Dataset.from_generator(ordered, output_signature=BATCH_SPEC)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(choices)))
+    return without_tuner(dataset.apply(tf.data.experimental.assert_cardinality(len(choices))))
 
 
 def _batch(tasks: Sequence[TrainingBatches], task: tf.Tensor, items: tf.Tensor) -> Batch:

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.lines import shortened
+from mtdnn_tf.data.pipelines import without_tuner
 from mtdnn_tf.data.rows import Table
 from mtdnn_tf.errors import UserError, unknown_name
 
@@ -195,7 +196,7 @@ def _at(nested: Any, path: tuple[str, ...]) -> Any:
 
 def _rows(origin: str, features: dict[str, Any], dataset: tf.data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
     record = 0
-    batches = dataset.batch(_BATCH).as_numpy_iterator()
+    batches = without_tuner(dataset.batch(_BATCH)).as_numpy_iterator()
     while True:
         try:
             batch = next(batches, None)

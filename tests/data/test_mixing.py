@@ -9,6 +9,7 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import MixingConfig
+from mtdnn_tf.data.batches import evaluation_batches
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES
 
 
@@ -52,6 +53,16 @@ def test_the_dataset_follows_the_schedule(mixture):
         assert int(dataset.cardinality()) == len(schedule) == mixture.steps_per_epoch
         assert _task_ids(dataset) == schedule.tolist()
         assert list(mixture.step_counts(epoch).values()) == np.bincount(schedule, minlength=4).tolist()
+
+
+def test_no_epoch_waits_for_the_tuner_of_pipelines(parts):
+    """An iterator's end may wait a minute for the tuner to wake up (see `mtdnn_tf.data.pipelines`)."""
+    config, tasks, encoder = parts
+    mixture = mtdnn.build_mixture(tasks, encoder, config)
+    tokenized = next(iter(mixture.tokenized.values()))
+    scored, _ = evaluation_batches(tokenized, 4, [8, 16])
+    for dataset in (mixture.epoch_dataset(0), mixture.epoch_dataset(1, 3), mixture.dataset, scored):
+        assert dataset.options().autotune.enabled is False
 
 
 def test_no_example_comes_again_before_all_have_come(mixture):
