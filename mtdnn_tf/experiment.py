@@ -228,16 +228,16 @@ def what_workers_share(
     """Return hashes of what decides every step: paths may differ from machine to machine, what they hold may not.
 
     Args:
-        config: the experiment; of `encoder` only the dropout is compared, of `data` neither folders nor service.
+        config: the experiment; of `encoder` only the dropout is compared, of `data` neither folders nor service, and not
+            `training.init_from`, which the chief alone reads.
         tasks: as completed, compared but for their sources.
         mixture: the training rows.
         scorer: the development rows.
     """
     plain = config_to_dict(config)
-    sections = {name: plain.get(name) for name in ("mixing", "model", "optimizer", "training", "runtime")}
-    sections["data"] = {
-        name: value for name, value in plain.get("data", {}).items() if name not in ("root", "cache_dir", "service")
-    }
+    sections = {name: plain.get(name) for name in ("mixing", "model", "optimizer", "runtime")}
+    for section, own in (("data", ("root", "cache_dir", "service")), ("training", ("init_from",))):
+        sections[section] = {name: value for name, value in plain.get(section, {}).items() if name not in own}
     sections["encoder"] = {"dropout": config.encoder.dropout}
     sections["tasks"] = [asdict(replace(task, sources={})) for task in tasks]
     rows = hashlib.sha256()

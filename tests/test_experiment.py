@@ -163,6 +163,7 @@ def _shared(path, *changes):
         "encoder.dropout=0.3",
         "optimizer.learning_rate=1e-5",
         "data.max_length=16",
+        "training.init_heads=stripped",
         "tasks.follows.head=linear",
         "tasks.pick.loss=pointwise",
         "tasks.mood.loss_weight=2",
@@ -177,7 +178,13 @@ def test_workers_share_what_decides_a_step(experiment, change):
 
 @pytest.mark.parametrize(
     "change",
-    ["encoder.source=/elsewhere", "data.root=/elsewhere", "data.cache_dir=/tmp", "tasks.mood.train=/other.tsv"],
+    [
+        "encoder.source=/elsewhere",
+        "data.root=/elsewhere",
+        "data.cache_dir=/tmp",
+        "tasks.mood.train=/other.tsv",
+        "training.init_from=/elsewhere",
+    ],
 )
 def test_workers_may_keep_their_files_in_other_places(experiment, change):
     assert _shared(experiment, change) == _shared(experiment)
