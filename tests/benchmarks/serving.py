@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
 from tests.benchmarks.measuring import interleaved_for, latencies, machine, parser, report, table
 from tests.benchmarks.serving_clients import measure_clients
 from tests.benchmarks.serving_load import measure_load
@@ -46,8 +47,7 @@ from tests.benchmarks.serving_models import (
 from tests.benchmarks.serving_nine import measure_nine
 from tests.benchmarks.serving_peers import PEERS, Peers
 
-WEIGHTS = ("float32", "bfloat16", "int8", "float32-frozen", "bfloat16-frozen", "int8-frozen")
-KINDS = ("text", "ids")
+WEIGHTS = (*EXPORT_WEIGHTS, *(f"{weights}-frozen" for weights in EXPORT_WEIGHTS))
 
 
 def measure_latency(exports: Exports, peers: Peers, arguments: Any) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ def numbers(text: str) -> list[int]:
 def options() -> ArgumentParser:
     """Return the parser of the command line."""
     result = parser(__doc__ or "")
-    for name, known in {"sections": tuple(SECTIONS), "kinds": KINDS, "peers": PEERS}.items():
+    for name, known in {"sections": tuple(SECTIONS), "kinds": EXPORT_KINDS, "peers": PEERS}.items():
         result.add_argument(f"--{name}", type=chosen(known), default=list(known), help=f"of {', '.join(known)}")
     result.add_argument("--weights", type=chosen(WEIGHTS), default=["float32"], help=f"of {', '.join(WEIGHTS)}")
     result.add_argument("--batches", type=numbers, default=[1, 8, 32])
