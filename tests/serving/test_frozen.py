@@ -76,8 +76,7 @@ def test_in_every_structure_they_are_there_once(experiment, tmp_path, sharing):
     encoder = mtdnn.load_encoder(TINY)
     model = mtdnn.build_model(encoder, tasks, sharing)
     folder = mtdnn.export_saved_model(model, tasks, encoder, tmp_path, "ids", freeze=True, max_length=48)
-    pooler = int(sharing != "stack_pooling")  # which nothing reads there
-    assert len(_large_constants(folder)) in (KERNELS, KERNELS - 1 + pooler)
+    assert len(_large_constants(folder)) == KERNELS
 
 
 @pytest.mark.parametrize("source", [TINY, TINY_WORDS])
