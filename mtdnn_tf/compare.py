@@ -7,17 +7,20 @@ another part later adds to it. results.json, report.html and table.md tell of al
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from mtdnn_tf import cli
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.studies.archive import Archive
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
 from mtdnn_tf.studies.running import run_all, with_ancestors
-from mtdnn_tf.studies.study import read_study, restricted
+from mtdnn_tf.studies.study import Study, read_study, restricted
 from mtdnn_tf.studies.writing import write_study
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -51,27 +54,44 @@ def main() -> None:
     runs = study.plan(folder, cli.overrides_from_flags())
     wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
     archive = Archive(_FINISHED.value, folder) if _FINISHED.value else None
-    if archive:
-        restored = archive.restore(runs, Ledger(folder / "runs"))
-        print(f"{archive.path}: {len(restored)} finished runs were put into {folder}", flush=True)
-    if _DRY_RUN.value or _PLAN.value:
-        ledger = Ledger(folder / "runs")
-        states = states_of(runs, ledger, split)
-        print(summary(wanted, states, ledger, _JOBS.value))
-        if _PLAN.value:
-            _plan([run for run in wanted if states[run.name] != FINISHED])
-        return
-    try:
-        run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted, jobs=_JOBS.value)
-    finally:  # what is finished is told whatever stopped the rest
-        states = states_of(runs, Ledger(folder / "runs"), split)
-        if study.options.without_train_rows:
-            cli.start_tensorflow()  # which reading rows takes
-        print(f"\n{write_study(study, runs, states, folder, _command(path, folder))}")
+    trains_nothing = _DRY_RUN.value or _PLAN.value
+    with DirectoryLock(folder, "--output_dir") as lock:
+        if archive or not trains_nothing:
+            lock.acquire()
         if archive:
-            count = archive.write(runs, states, Ledger(folder / "runs"), split)
-            print(f"{archive.path}: holds {count} finished runs")
+            restored = archive.restore(runs, Ledger(folder / "runs"), wanted)
+            print(f"{archive.path}: {len(restored)} finished runs were put into {folder}", flush=True)
+        if trains_nothing:
+            ledger = Ledger(folder / "runs")
+            states = states_of(runs, ledger, split)
+            print(summary(wanted, states, ledger, _JOBS.value))
+            if _PLAN.value:
+                _plan([run for run in wanted if states[run.name] != FINISHED])
+            return
+        try:
+            run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted, jobs=_JOBS.value)
+        except (
+            BaseException
+        ):  # what is finished is told whatever stopped the rest, and that is what the program ends with
+            try:
+                _write(study, runs, folder, path, archive)
+            except UserError as error:
+                print(f"what is finished could not be told: {error}", file=sys.stderr)
+            raise
+        _write(study, runs, folder, path, archive)
     print(f"study: {folder}  (report.html, results.json, table.md; runs/ with a report of each)")
+
+
+def _write(study: Study, runs: Sequence[PlannedRun], folder: Path, path: str, archive: Archive | None) -> None:
+    """Write and show the tables of what is finished, and keep it in the archive."""
+    ledger = Ledger(folder / "runs")
+    states = states_of(runs, ledger, study.options.split)
+    if study.options.without_train_rows:
+        cli.start_tensorflow()  # which reading rows takes
+    print(f"\n{write_study(study, runs, states, folder, _command(path, folder))}")
+    if archive:
+        count = archive.write(runs, states, ledger, study.options.split)
+        print(f"{archive.path}: holds {count} finished runs")
 
 
 def _command(path: str, folder: Path) -> str:

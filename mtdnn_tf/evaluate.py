@@ -68,14 +68,24 @@ def score_run(split: str) -> None:
     from mtdnn_tf.evaluation.evaluate import SplitScorer
     from mtdnn_tf.evaluation.predictions import write_predictions
     from mtdnn_tf.evaluation.report import score_table, write_scores
-    from mtdnn_tf.evaluation.runs import find_weights, load_run
+    from mtdnn_tf.evaluation.runs import find_weights, load_run, refuse_pretraining
     from mtdnn_tf.evaluation.score_files import write_score_files
     from mtdnn_tf.evaluation.seen_rows import scores_without_train_rows, seen_rows_note
     from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attention
+    from mtdnn_tf.task_types import DOCUMENT_TYPES
     from mtdnn_tf.training.checkpoints import read_state
 
     cli.prepare_as_trained(model_dir)
     run = load_run(model_dir)
+    for flag, given in (
+        ("--without_train_rows", _WITHOUT_TRAIN_ROWS.value),
+        ("--score_files", _SCORE_FILES.value),
+        ("--split=train", split == "train"),
+    ):
+        if given:
+            refuse_pretraining(
+                run.tasks, f"its rows are drawn from running text, and {flag} needs rows as a file has them"
+            )
     if _TASK_ATTENTION.value:
         attention = task_attention(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
         print(f"task attention: {' and '.join(str(path) for path in write_task_attention(model_dir, attention))}")
@@ -93,7 +103,8 @@ def score_run(split: str) -> None:
     print(f"scores: {output}; each answer: {model_dir / 'predictions'}/<task>_{split}.tsv")
     if _SCORE_FILES.value:
         print(f"in the original program's layout: {_SCORE_FILES.value}")
-    print(f"next:\n  python -m mtdnn_tf.export --model_dir={model_dir} --output_dir=served/{model_dir.name}")
+    if not any(task.type in DOCUMENT_TYPES for task in run.tasks):
+        print(f"next:\n  python -m mtdnn_tf.export --model_dir={model_dir} --output_dir=served/{model_dir.name}")
 
 
 if __name__ == "__main__":

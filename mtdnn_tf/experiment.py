@@ -218,7 +218,8 @@ def _keep_vocabulary(run: Run) -> None:
         write_text_atomically(path, content)
     elif path.read_text(encoding="utf-8") != content:
         raise UserError(
-            f"{path}: the texts hold other words now than when this run began; put them back, or start over with --fresh"
+            f"{path}: the texts, or the run that this one started from, hold other words now than when it began; put them back, or "
+            "start over with --fresh"
         )
 
 

@@ -20,9 +20,9 @@ LOCK_FILE = ".lock"
 class DirectoryLock:
     """Holds `<directory>/.lock` from `acquire` to the end of the block; the file stays, and says who held it last."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the directory; nothing is locked yet."""
-        self._directory = directory
+    def __init__(self, directory: Path, flag: str = "--model_dir") -> None:
+        """Take the directory, and the flag that names it, for messages; nothing is locked yet."""
+        self._directory, self._flag = directory, flag
         self._file: TextIO | None = None
 
     def __enter__(self) -> DirectoryLock:
@@ -59,7 +59,7 @@ class DirectoryLock:
                 file.seek(0)
                 raise UserError(
                     f"{self._directory}: another process ({file.readline().strip()[:200]}) trains in this directory; "
-                    "wait until it has ended, or name another --model_dir"
+                    f"wait until it has ended, or name another {self._flag}"
                 ) from None
             # Some network file systems have no locks: the run is worth more than the check.
             print(f"{self._directory}: cannot be locked ({error.strerror}); start no second run in it", file=sys.stderr)

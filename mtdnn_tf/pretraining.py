@@ -21,6 +21,11 @@ from mtdnn_tf.run_files import BASELINE_FILE, ENCODER_FOLDER
 from mtdnn_tf.task_types import DOCUMENT_TYPES, shown_score
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 
+_MODEL = {
+    "sharing": "stack_cls",
+    "pooler": "pretrained",
+}  # the only settings of `model` with which all that is trained is written
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -60,8 +65,14 @@ def pretraining_task(config: ExperimentConfig) -> TaskSpec:
     """Return the task of a pre-training configuration.
 
     Raises:
-        UserError: there is none, or another one beside it.
+        UserError: there is none, or another one beside it, or predictions would not come from what is written as the encoder.
     """
+    for key, needed in _MODEL.items():
+        if getattr(config.model, key) != needed:
+            raise UserError(
+                f"model.{key}: must be {needed!r} in pre-training: the next sentence is told from the pooled [CLS], which the encoder "
+                f"is written with, and tokens of tasks are not. Received: {getattr(config.model, key)!r}"
+            )
     tasks = load_tasks(config)
     [task, *others] = sorted(tasks, key=lambda each: each.type not in DOCUMENT_TYPES)
     if task.type not in DOCUMENT_TYPES or others:

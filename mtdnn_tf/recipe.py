@@ -10,6 +10,7 @@ from __future__ import annotations
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.studies.planned import Grid, plan_runs
 from mtdnn_tf.studies.progress import Ledger, states_of, summary
 from mtdnn_tf.studies.running import KEEP, run_all
@@ -40,7 +41,9 @@ def main() -> None:
         ledger = Ledger(model_dir)
         print(summary(runs, states_of(runs, ledger), ledger, _JOBS.value))
         return
-    run_all(runs, model_dir, keep=_KEEP.value, jobs=_JOBS.value)
+    with DirectoryLock(model_dir) as lock:
+        lock.acquire()
+        run_all(runs, model_dir, keep=_KEEP.value, jobs=_JOBS.value)
     print("\nruns, each with report.html and scores.json:")
     for run in runs:
         print(f"  {run.directory}")

@@ -107,7 +107,8 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
         names = ", ".join(ready.task.text or ())
         raise UserError(f"{where}.text: {task.use} has the text columns {names}; received {', '.join(text)}")
     _check_outputs(where, task, kind)
-    head = task.head or default_head or (kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0])
+    of_type = kind.pair_head if kind.pair_head and len(text) == 2 else kind.heads[0]
+    head = task.head or (default_head if default_head in kind.heads else of_type)
     _check_suits(f"{where}.head", "head", head, KNOWN_HEADS, kind.heads, task.type)
     if head in PAIR_HEADS and len(text) != 2:
         raise UserError(f"{where}.head: {head!r} reads two texts against each other; text has {len(text)} column")

@@ -22,6 +22,7 @@ from mtdnn_tf.training import checkpoints
 from tests.conftest import REPOSITORY
 from tests.killing import assert_same_run, weights
 from tests.small import write_experiment
+from tests.studies.in_process import run_here
 
 TOPICS = {
     "sea": ("fish", "ship", "wave", "salt"),
@@ -77,6 +78,29 @@ def test_a_run_leaves_scores_and_the_baseline(trained):
     report = (folder / "report.html").read_text()
     assert f"{outcome.scores['text']['masked_loss']:.2f}" in report
     assert f'masked_loss without context</td><td class="number">{baseline.masked_loss:.2f}' in report
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sharing", "layerwise_implicit"),
+        ("sharing", "layerwise_explicit"),
+        ("sharing", "stack_pooling"),
+        ("pooler", "none"),
+    ],
+)
+def test_what_would_not_be_written_is_not_trained(folder, tmp_path, key, value):
+    with pytest.raises(mtdnn.UserError, match=rf"model\.{key}: must be .* in pre-training.* Received: '{value}'"):
+        run_pretraining(_config(folder, f"model.{key}={value}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--split=train", "--without_train_rows", "--score_files={folder}"])
+def test_rows_of_files_are_not_asked_of_running_text(trained, tmp_path, flag):
+    before = sorted(trained[2].iterdir())
+    with pytest.raises(mtdnn.UserError, match=rf"tasks\.text: is of the type pretraining: .*{flag.partition('=')[0]}"):
+        run_here(["mtdnn_tf.evaluate", f"--model_dir={trained[2]}", flag.format(folder=tmp_path / "files")])
+    assert sorted(trained[2].iterdir()) == before
 
 
 def test_the_encoder_is_the_best_models(trained):

@@ -74,10 +74,41 @@ def test_a_finished_run_is_not_repeated_and_other_words_are_refused(explicit, ca
     before = texts.read_text(encoding="utf-8")
     texts.write_text(before + "a new word\tpositive\n", encoding="utf-8")
     try:
-        with pytest.raises(mtdnn.UserError, match=r"vocab\.txt: the texts hold other words now"):
+        with pytest.raises(mtdnn.UserError, match=r"vocab\.txt: the texts, or the run .*, hold other words now"):
             run(experiment, model_dir, *overrides)
     finally:
         texts.write_text(before, encoding="utf-8")
+
+
+def test_a_run_that_starts_from_another_knows_its_words(explicit, tmp_path):
+    """Vectors are taken over row by row: other words in other texts, or another order, would make them those of other words."""
+    experiment, model_dir, overrides, outcome = explicit
+    for row in ("good", "new"):
+        (tmp_path / "mood.tsv").write_text(
+            f"text\tlabel\n{row} bad bad bad\tnegative\n{row}\tpositive\n", encoding="utf-8"
+        )
+        texts = f"tasks.mood.train={tmp_path / 'mood.tsv'}"
+        started = run(
+            experiment,
+            tmp_path / row,
+            *overrides,
+            f"training.init_from={model_dir}",
+            texts,
+            "optimizer.learning_rate=1e-12",
+        )
+        assert (tmp_path / row / "vocab.txt").read_bytes() == (model_dir / "vocab.txt").read_bytes()
+        mine, theirs = (of.run.encoder.backbone.token_embedding.embeddings.numpy() for of in (started, outcome))
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_other_words_than_those_of_the_run_before_are_refused(explicit, tmp_path):
+    experiment, model_dir, (sharing, source), _ = explicit
+    words = (model_dir / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "words.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]) + "\n", encoding="utf-8")
+    source = source.removesuffix('"') + f',vocab={tmp_path / "words.txt"}"'
+    with pytest.raises(mtdnn.UserError, match=r"words\.txt holds other words than the run of training\.init_from"):
+        run(experiment, tmp_path / "run", sharing, source, f"training.init_from={model_dir}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_attention_among_tasks_is_written_by_row(explicit, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.faults import Faults, RowError, each_row
+from mtdnn_tf.data.faults import Faults, LineError, RowError, each_row
 from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
 from mtdnn_tf.data.rows import read_jsonl
 from mtdnn_tf.data.sentences import split_sentences
@@ -40,13 +40,16 @@ def read_documents(source: SourceConfig) -> tuple[list[Document], tuple[str, ...
     Raises:
         UserError: no file has such a name, one is no text, its elements don't match, or nothing is in them.
     """
-    paths = document_files(source)
-    faults = Faults(source.on_error)
-    found = [document for path in paths for document in _read_file(replace(source, path=path), faults)]
+    found: list[Document] = []
+    skipped: list[str] = []
+    for path in document_files(source):
+        faults = Faults(source.on_error)
+        found += _read_file(replace(source, path=path), faults)
+        skipped += faults.messages()
     documents = [document for document in found if document]
     if not documents:
         raise UserError(f"{source.path}: holds no text; expected sentences")
-    return documents, faults.messages()
+    return documents, tuple(skipped)
 
 
 def document_files(source: SourceConfig) -> list[str]:
@@ -73,8 +76,10 @@ def _read_file(source: SourceConfig, faults: Faults) -> Iterator[Document]:
 def _format(source: SourceConfig) -> str:
     if source.path.lower().removesuffix(".gz").endswith(_JSON_ENDINGS):
         return "jsonl"
-    lines = (line for _, line in read_lines(source.path, source.encoding) if isinstance(line, str) and line.strip())
-    first = next(lines, "")
+    decoded = (
+        line.line if isinstance(line, LineError) else line for _, line in read_lines(source.path, source.encoding)
+    )
+    first = next((line for line in decoded if line.strip()), "")
     if _OPENING.fullmatch(first):
         return "wikipedia"
     return "jsonl" if _is_json_object(first) else "text"
@@ -87,10 +92,15 @@ def _is_json_object(line: str) -> bool:
         return False
 
 
-def _good_lines(source: SourceConfig, faults: Faults) -> Lines:
-    numbered: Iterator[tuple[int, tuple[int, str] | RowError]]
-    numbered = each_row(read_lines(source.path, source.encoding), lambda number, line: (number, without_line_end(line)))
-    return faults.without(numbered)
+def _good_lines(source: SourceConfig, faults: Faults, kept: re.Pattern[str] | None = None) -> Lines:
+    """Yield (number, line) of the lines that can be decoded, and of those at fault that `kept` matches, where faults are skipped."""
+    for number, line in read_lines(source.path, source.encoding):
+        if isinstance(line, LineError):
+            faults.leave_out(number, line)
+            line = line.line
+            if kept is None or not kept.fullmatch(line):
+                continue
+        yield number, without_line_end(line)
 
 
 def _sentences(paragraphs: Iterable[str]) -> Document:
@@ -118,7 +128,7 @@ def _read_wikipedia(source: SourceConfig, faults: Faults) -> Iterator[Document]:
     """Yield each `<doc ...>` element, as WikiExtractor writes them; every line is a paragraph."""
     begun: int | None = None
     lines: list[str] = []
-    for number, line in _good_lines(source, faults):
+    for number, line in _good_lines(source, faults, kept=_OPENING):
         where = f"{source.path}:{number}"
         if _OPENING.fullmatch(line):
             if begun is not None:
@@ -141,6 +151,8 @@ def _read_wikipedia(source: SourceConfig, faults: Faults) -> Iterator[Document]:
 
 def _read_jsonl(source: SourceConfig, faults: Faults) -> Iterator[Document]:
     """Yield the text of each object, under the key that `columns: {text: ...}` names; blank lines in it end paragraphs."""
+    if not any(read_lines(source.path, source.encoding)):
+        return
     key = str(source.columns.get("text", "text"))
     rows = each_row(read_jsonl(source).rows, partial(_text_of, source.path, key))
     for text in faults.without(rows):

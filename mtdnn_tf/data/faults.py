@@ -68,12 +68,20 @@ class Faults:
             RowError: the first fault, unless faults are skipped.
         """
         for line, record in records:
-            if not isinstance(record, RowError):
-                yield record
-            elif self._skip:
-                self._skipped.append((line, str(record)))
+            if isinstance(record, RowError):
+                self.leave_out(line, record)
             else:
-                raise record
+                yield record
+
+    def leave_out(self, line: int, fault: RowError) -> None:
+        """Keep the message.
+
+        Raises:
+            RowError: the fault, unless faults are skipped.
+        """
+        if not self._skip:
+            raise fault
+        self._skipped.append((line, str(fault)))
 
     def messages(self) -> tuple[str, ...]:
         """Return one line for each row left out, in the order of the source."""

@@ -1,4 +1,4 @@
-"""Pre-training rows made of running text: pairs of segments and masks that are new in every pass over the data.
+"""Pre-training rows made of running text: pairs of segments; second segments and masks are new in every pass over the data.
 
 Which segment follows and which tokens are masked is a function of (seed, pass, number of the pair) alone, whatever the batches:
 a run that goes on, or is spread over workers, sees the same rows.
@@ -17,7 +17,7 @@ from mtdnn_tf.data.batches import EVALUATION_SEED, TokenizedTask, padded_lengths
 from mtdnn_tf.data.documents import Document, read_documents
 from mtdnn_tf.data.masking import DRAWS, Masking
 from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
-from mtdnn_tf.data.segments import SPECIAL, cut_documents
+from mtdnn_tf.data.segments import SPECIAL, cut_documents, without_long_sentences
 from mtdnn_tf.data.text import Tokenizer, with_masks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.seeds import derive_seed
@@ -73,6 +73,7 @@ def tokenize_documents(task: TaskSpec, split: str, tokenizer: Tokenizer, max_len
     documents, skipped = read_documents(source)
     token_ids, lengths = _tokenize(documents, tokenizer)
     random = np.random.default_rng(derive_seed(0, task.name, "segments"))
+    lengths = [without_long_sentences(of_document, max_length) for of_document in lengths]
     segments = cut_documents(lengths, max_length, options.short_share, random)
     if len(segments.ends) < 2:
         raise UserError(

@@ -22,6 +22,25 @@ class Segments:
     ends: np.ndarray  # [documents] int64: where each of these ends
 
 
+def without_long_sentences(sentences: np.ndarray, max_length: int) -> np.ndarray:
+    """Return the tokens of a document's sentences, those that no row has room for cut into parts of half a row.
+
+    Texts whose sentences cannot be told are trained on as a whole all the same, instead of on the beginning of each "sentence".
+
+    Args:
+        sentences: `[sentences]`, tokens of each.
+        max_length: of a row, special tokens included.
+    """
+    room = max_length - SPECIAL
+    if sentences.max(initial=0) <= room:
+        return sentences
+    half = room // 2
+    parts = np.where(sentences > room, -(-sentences // half), 1)
+    lengths = np.where(parts > 1, half, sentences).repeat(parts)
+    lengths[np.cumsum(parts) - 1] -= np.where(parts > 1, parts * half - sentences, 0)  # the last part is what is left
+    return lengths
+
+
 def cut_documents(
     lengths: Sequence[np.ndarray], max_length: int, short_share: float, random: np.random.Generator
 ) -> Segments:

@@ -49,7 +49,8 @@ ABBREVIATIONS = frozenset(
     )
 )
 _FULL_WIDTH = "\u3002\uff01\uff1f"  # marks of Chinese and Japanese, which writes no space behind them
-_MARKS = rf".!?\u2026{_FULL_WIDTH}"
+_OTHERS = "\u2026\u0964\u0965\u061f\u06d4"  # ellipsis, dandas, Arabic question mark and full stop
+_MARKS = rf".!?{_OTHERS}{_FULL_WIDTH}"
 # What may end a sentence: its marks, closing quotes and brackets, space. A run of marks is looked at once, from its beginning.
 _END = re.compile(
     rf"""(?<![{_MARKS}])(?P<mark>[{_MARKS}]+)(?P<closing>["'\u201d\u2019)\]\u300d\u300f\uff09]*+)(?P<space>\s*+)"""
@@ -61,12 +62,13 @@ _LONGEST = 40  # characters before a full stop that are looked at; no abbreviati
 def split_sentences(paragraph: str) -> list[str]:
     """Return the sentences of a paragraph in order, without surrounding space; none of them is empty.
 
-    A mark of . ! ? ends one where a space follows and then no small letter, a full-width mark also without the space. A full
-    stop does not after an initial ("J.") or one of `ABBREVIATIONS`.
+    A mark such as . ! ? ends one where a space follows and then no small letter, which in a paragraph without capitals tells
+    nothing; a full-width mark also without the space. A full stop does not after an initial ("J.") or one of `ABBREVIATIONS`.
     """
-    sentences, start = [], 0
+    sentences, start, has_capitals = [], 0, paragraph != paragraph.lower()
     for found in _END.finditer(paragraph):
-        if _is_end(found, paragraph[max(start, found.start() - _LONGEST) : found.start()]):
+        before = paragraph[max(start, found.start() - _LONGEST) : found.start()]
+        if not (has_capitals and paragraph[found.end() : found.end() + 1].islower()) and _is_end(found, before):
             sentences.append(paragraph[start : found.end()].strip())
             start = found.end()
     sentences.append(paragraph[start:].strip())
@@ -74,9 +76,8 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def _is_end(found: re.Match[str], before: str) -> bool:
-    """Return whether a sentence ends with a match of `_END` and another one begins; `before` are the characters before it."""
-    following = found.string[found.end() : found.end() + 1]
-    if not following or following.islower() or not (found["space"] or set(found["mark"]) & set(_FULL_WIDTH)):
+    """Return whether a sentence ends with a match of `_END`; `before` are the characters before it."""
+    if found.end() == len(found.string) or not (found["space"] or set(found["mark"]) & set(_FULL_WIDTH)):
         return False
     return found["mark"] != "." or bool(found["closing"]) or not _is_abbreviation(before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,6 +86,18 @@ class Tokenizer:
             return cls(vocab, lowercase, strip_accents)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_vocabulary(cls, path: str | Path) -> Tokenizer:
+        """Read a vocabulary file that comes without settings: texts keep capitals and accents where its tokens have any.
+
+        Raises:
+            UserError: see `from_file`.
+        """
+        words = [word for word in cls.from_file(path).vocab if not word.startswith("[")]  # [CLS], [unused1]
+        cased = any(word != word.lower() for word in words)
+        accented = any("Mn" in map(unicodedata.category, unicodedata.normalize("NFD", word)) for word in words)
+        return cls.from_file(path, lowercase=not cased, strip_accents=not (cased or accented))
 
     @property
     def fingerprint(self) -> str:

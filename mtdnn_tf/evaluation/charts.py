@@ -12,6 +12,7 @@ Series = list[tuple[float, float]]
 
 # Distinguishable for most colour-blind readers on light and dark paper (after Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
+_DASHES = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 3"')  # of lines, when the colours begin anew
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 60, 28, 28
 _CHARACTER = 5.8  # width of one, about
 
@@ -41,21 +42,25 @@ def line_chart(
     low_x, high_x = _range([scale(x) for x, _ in points])
     low_y, high_y = _range([end for name, line in series.items() for end in _ends(line, (bars or {}).get(name))])
 
+    height = max(_HEIGHT, _legend_height(len(series)))
+    base = height - _BOTTOM
+
     def place(x: float, y: float) -> tuple[float, float]:
         across = _LEFT + (scale(x) - low_x) / (high_x - low_x) * (right - _LEFT)
-        return across, _HEIGHT - _BOTTOM - (y - low_y) / (high_y - low_y) * (_HEIGHT - _BOTTOM - _TOP)
+        return across, base - (y - low_y) / (high_y - low_y) * (base - _TOP)
 
     xs = [x for x, _ in points]
-    parts = [*_opening(title), *_axes(right, f"{min(xs):.4g}", f"{x_label} {max(xs):.4g}", low_y, high_y)]
+    parts = [*_opening(title, height), *_axes(right, base, f"{min(xs):.4g}", f"{x_label} {max(xs):.4g}", low_y, high_y)]
     for index, (name, line) in enumerate(series.items()):
         colour = _COLOURS[index % len(_COLOURS)]
         path = " ".join(f"{across:.1f},{down:.1f}" for across, down in (place(x, y) for x, y in line))
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
+        dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6"{dashes} points="{path}"/>')
         if len(line) == 1 or bars is not None:
             parts += [_dot(*place(x, y), colour) for x, y in line]
         for (x, y), (up, down_by) in zip(line, (bars or {}).get(name, ()), strict=False):
             parts.append(_bar(place(x, y + up), place(x, y - down_by), colour))
-        parts += _legend(index, name, colour, right)
+        parts += _legend(index, name, right)
     return "".join([*parts, "</svg>"])
 
 
@@ -106,7 +111,7 @@ def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]])
     low, high = _range(values)
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     step = 12 * len(names) + 10
-    height = max(_TOP + step * len(rows), _TOP + 15 * len(names)) + _BOTTOM
+    height = max(_TOP + step * len(rows) + _BOTTOM, _legend_height(len(names)))
     left, right, base = 2 * _LEFT, _right(names), height - _BOTTOM
     parts = _opening(title, height)
     parts += [
@@ -127,7 +132,7 @@ def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]])
                 parts.append(_bar((across(value - by), down), (across(value + by), down), colour))
                 parts.append(_dot(across(value), down, colour))
     for index, name in enumerate(names):
-        parts += _legend(index, name, _COLOURS[index % len(_COLOURS)], right)
+        parts += _legend(index, name, right)
     return "".join([*parts, "</svg>"])
 
 
@@ -157,12 +162,21 @@ def _right(names: Iterable[str]) -> float:
     return _WIDTH - max(150, 32 + round(_CHARACTER * max(map(len, names))))
 
 
-def _legend(index: int, name: str, colour: str, right: float) -> list[str]:
-    down = _TOP + 12 + 15 * index
-    return [
-        f'<rect x="{right + 12:g}" y="{down - 8}" width="10" height="10" fill="{colour}"/>',
-        f'<text x="{right + 28:g}" y="{down}">{html.escape(name)}</text>',
-    ]
+def _legend_height(names: int) -> int:
+    """Return how high a chart must be for a legend of so many names."""
+    return _TOP + 15 * names + _BOTTOM
+
+
+def _legend(index: int, name: str, right: float) -> list[str]:
+    down, colour = _TOP + 12 + 15 * index, _COLOURS[index % len(_COLOURS)]
+    dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+    if dashes:
+        mark = (
+            f'<line x1="{right + 4:g}" y1="{down - 4}" x2="{right + 24:g}" y2="{down - 4}" stroke="{colour}"{dashes}/>'
+        )
+    else:
+        mark = f'<rect x="{right + 12:g}" y="{down - 8}" width="10" height="10" fill="{colour}"/>'
+    return [mark, f'<text x="{right + 28:g}" y="{down}">{html.escape(name)}</text>']
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -170,13 +184,12 @@ def _range(values: list[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _axes(right: float, low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:
-    base = _HEIGHT - _BOTTOM
+def _axes(right: float, base: float, low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:
     return [
         f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{right}" y2="{base}"/>',
         f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{base}"/>',
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{html.escape(low_x)}</text>',
-        f'<text x="{right}" y="{_HEIGHT - 8}" text-anchor="end">{html.escape(high_x)}</text>',
+        f'<text x="{_LEFT}" y="{base + 20:g}">{html.escape(low_x)}</text>',
+        f'<text x="{right}" y="{base + 20:g}" text-anchor="end">{html.escape(high_x)}</text>',
         f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">{low_y:.3g}</text>',
         f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{high_y:.3g}</text>',
     ]

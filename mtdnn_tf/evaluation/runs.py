@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -41,7 +42,7 @@ def build_run_model(
     Args:
         config: the experiment.
         vocabulary: of an encoder on words that is opened again, whose word vectors are those of a checkpoint; None: what its
-            source names, or the words of the tasks.
+            source names, or the words of the run that it starts from, or of the tasks.
 
     Raises:
         UserError: bad tasks, an encoder that can't be loaded or does not suit them, or settings that do not go together.
@@ -51,8 +52,8 @@ def build_run_model(
     words = words_settings(source)
     if words is not None and any(task.type in DOCUMENT_TYPES for task in tasks):
         raise no_bert("pre-training")
-    if words is not None and vocabulary is None and not words["vocab"]:
-        vocabulary = vocabulary_of_tasks(tasks, words["min_count"])
+    if words is not None and vocabulary is None:
+        vocabulary = _vocabulary(config, tasks, words)
     encoder = load_encoder(source, dropout=config.encoder.dropout, seed=config.training.seed, vocabulary=vocabulary)
     if config.data.max_length > encoder.max_positions:
         raise UserError(
@@ -68,6 +69,22 @@ def build_run_model(
             f"(runtime.encoder: {config.runtime.encoder}, runtime.precision: {config.runtime.precision}); set it to false"
         )
     return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
+
+
+def _vocabulary(config: ExperimentConfig, tasks: Sequence[TaskSpec], words: Mapping[str, Any]) -> Sequence[str]:
+    """Return the words of a new run: those of the run that it starts from, whose vectors it takes over; else as its source says."""
+    known = None
+    if config.training.init_from and (Path(config.training.init_from) / VOCABULARY_FILE).is_file():
+        known = WordTokenizer.from_file(Path(config.training.init_from) / VOCABULARY_FILE).vocab
+    if not words["vocab"]:
+        return known or vocabulary_of_tasks(tasks, words["min_count"])
+    named = WordTokenizer.from_file(words["vocab"]).vocab
+    if known not in (None, named):
+        raise UserError(
+            f"encoder.source: {words['vocab']} holds other words than the run of training.init_from, whose vectors are taken over; "
+            "leave `vocab` out: that run's words are taken"
+        )
+    return named
 
 
 def uses_fused_pass(runtime: RuntimeConfig) -> bool:

@@ -97,10 +97,9 @@ def _load_original(directory: Path, dropout: float) -> Loaded:
     config = _read_json(directory / "bert_config.json")
     backbone = build_backbone(config, directory / "bert_config.json", dropout, _ORIGINAL_HIDDEN_ACTS)
     has_pooler = copy_tensors(open_checkpoint(directory / "bert_model.ckpt"), ORIGINAL_LAYOUT, backbone)
-    # These checkpoints don't say whether they are cased; only a cased vocabulary has words with capitals.
-    words = Tokenizer.from_file(directory / "vocab.txt").vocab
-    cased = any(word != word.lower() for word in words if not word.startswith("["))
-    return Loaded(backbone, _read_tokenizer(directory, lowercase=not cased), has_pooler)
+    # These checkpoints don't say whether they are cased.
+    lowercase = Tokenizer.from_vocabulary(directory / "vocab.txt").lowercase
+    return Loaded(backbone, _read_tokenizer(directory, lowercase=lowercase), has_pooler)
 
 
 def _load_preset(directory: Path, dropout: float) -> Loaded:

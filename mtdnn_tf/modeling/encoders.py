@@ -210,7 +210,7 @@ def _load_words(rest: str, source: str, dropout: float, vocabulary: Sequence[str
 
 def _vocabulary(place: str, source: str) -> Tokenizer:
     scheme, _, rest = place.partition("://")
-    return Tokenizer.from_file(_inside_package(rest, source) if scheme == "package" else place)
+    return Tokenizer.from_vocabulary(_inside_package(rest, source) if scheme == "package" else place)
 
 
 SCHEMES: dict[str, Callable[[str, str, float], Loaded]] = {

@@ -77,7 +77,7 @@ def load_words(source: str, dropout: float, vocabulary: Sequence[str] | None, lo
         load_bert: opens the source that `vectors` names.
 
     Raises:
-        UserError: there is no vocabulary, a file can't be read, or vectors are of another length.
+        UserError: there is no vocabulary, a file can't be read or holds none of the words, or vectors are of another length.
     """
     values = words_settings(source) or dict(DEFAULTS)
     if vocabulary is None and not values["vocab"]:
@@ -111,6 +111,11 @@ def _set_vectors(
         found = read_glove(Path(vectors).expanduser(), wanted, backbone.embedding_dim)
     else:
         found = _table_of_bert(*load_bert(vectors), wanted)
+    if wanted and not found:
+        raise UserError(
+            f"{source}: {vectors} holds a vector of none of the {len(wanted)} words; expected a GloVe text file, unpacked, a word and "
+            "its numbers a line"
+        )
     length = len(next(iter(found.values()), np.zeros(backbone.embedding_dim)))
     if length != backbone.embedding_dim:
         raise UserError(

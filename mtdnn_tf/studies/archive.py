@@ -11,6 +11,7 @@ import json
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,11 @@ from mtdnn_tf.studies.stages import STAGE_KINDS
 _INDEX, _FORMAT = "archive.json", 1
 _DATA_ROOT, _STUDY_FOLDER, _CONFIG_FOLDER = "@DATA_ROOT@", "@STUDY_FOLDER@", "@CONFIG_FOLDER@"
 _NAME = re.compile(rf"({PREDICTIONS_FOLDER}/)?\w[\w.-]*")
+# What reading a zip file raises whose bytes are not what they were, or what it holds.
+_DAMAGES = (
+    *(OSError, zipfile.BadZipFile, zlib.error, RuntimeError),
+    *(KeyError, ValueError, TypeError, AttributeError, EOFError),
+)
 _WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry: the same runs make the same file
 
 
@@ -47,6 +53,9 @@ class Archive:
         self.path, self._folder = Path(path), folder.absolute()
         self._runs: dict[str, dict[str, Any]] = {}
         self._texts: dict[str, dict[str, str]] = {}
+        self._read()
+
+    def _read(self) -> None:
         if not self.path.exists():
             return
         try:
@@ -57,18 +66,30 @@ class Archive:
                 for name, entry in index["runs"].items():
                     self._texts[name] = {own: file.read(f"{name}/{_checked(own)}").decode() for own in entry["files"]}
                     self._runs[name] = {"record": asdict(Record(**entry["record"])), "data": dict(entry["data"])}
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+        except _DAMAGES as error:
             raise UserError(f"--finished: {self.path}: damaged, or no archive of finished runs: {error}") from None
 
-    def restore(self, runs: Sequence[PlannedRun], ledger: Ledger) -> list[str]:
+    def restore(
+        self, runs: Sequence[PlannedRun], ledger: Ledger, wanted: Sequence[PlannedRun] | None = None
+    ) -> list[str]:
         """Put the files of those runs in place of which nothing is there yet, and return their names.
+
+        Runs that a wanted one starts from which is in neither place need weights, which the file has not: they are left out, to be
+        trained again, and with them all that started from them.
+
+        Args:
+            runs: all of the study.
+            ledger: of their root.
+            wanted: those that are to be trained now; None: all.
 
         Raises:
             UserError: one of them was trained with another configuration or on other data, or can't be written.
         """
         restored = []
+        without_weights = self._needed_with_weights(runs if wanted is None else wanted)
         for run in runs:
-            if run.name not in self._runs or (run.directory / METRICS_FILE).is_file():
+            lineage = {run.name, *(ancestor.name for ancestor in run.ancestors)}
+            if run.name not in self._runs or _is_here(run) or lineage & without_weights:
                 continue
             texts = {name: self._here(text, run) for name, text in self._texts[run.name].items()}
             self._refuse_other(run, texts.get(CONFIG_FILE, ""))
@@ -78,12 +99,18 @@ class Archive:
             restored.append(run.name)
         return restored
 
+    def _needed_with_weights(self, wanted: Sequence[PlannedRun]) -> set[str]:
+        """Return the names of the runs of which nothing is here, and that one starts from which has yet to be trained."""
+        to_train = [run for run in wanted if run.name not in self._runs and not _is_here(run)]
+        return {ancestor.name for run in to_train for ancestor in run.ancestors if not _is_here(ancestor)}
+
     def write(self, runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, split: str) -> int:
-        """Write all finished runs beside what the file holds of others, and return how many it then holds.
+        """Write all finished runs beside what the file holds of others by now, and return how many it then holds.
 
         Raises:
-            UserError: it can't be written; the file that was there is untouched.
+            UserError: it can't be read or written; the file that was there is untouched.
         """
+        self._read()
         for run in runs:
             if states[run.name] == FINISHED:
                 names = [name for name in _files_of(run, split) if (run.directory / name).is_file()]
@@ -140,6 +167,10 @@ class Archive:
                     f"{where} was trained and scored on other data: sha256 of {self._here(path_of_data, run)}: {one}; here: {other}. "
                     "Put that file back, or name another archive"
                 )
+
+
+def _is_here(run: PlannedRun) -> bool:
+    return (run.directory / METRICS_FILE).is_file()
 
 
 def _checked(name: str) -> str:

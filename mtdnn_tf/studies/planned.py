@@ -36,15 +36,14 @@ class Grid:
     seeds_of: Mapping[str, int] = field(default_factory=dict)  # so many of the seeds for a task; else all
     resample: bool = False  # each seed draws the examples that `max_examples` leaves anew
 
-    def seeds_for(self, task: str | None, point: Point | None = None) -> tuple[int | None, ...]:
-        """Return the seeds of a task at a point; None: those that any task, or any point, needs."""
+    def seeds_for(self, tasks: Sequence[str], point: Point | None = None) -> tuple[int | None, ...]:
+        """Return the seeds that any of some tasks needs at a point; None: at any point."""
         if not self.seeds:
             return (None,)
-        wanted = [task] if task is not None else list(self.tasks or ())
         places: Sequence[Point | None] = [point] if point else self.points or (None,)
         every = len(self.seeds)
         numbers = [{**self.seeds_of, **(place.seeds if place else {})} for place in places]
-        return self.seeds[: max((known.get(name, every) for known in numbers for name in wanted), default=every)]
+        return self.seeds[: max((known.get(name, every) for known in numbers for name in tasks), default=every)]
 
 
 @dataclass(frozen=True)
@@ -107,22 +106,30 @@ class _Planner:
         self.tasks: set[str] = set()  # of all stages
 
     def runs(self, stages: Sequence[Stage]) -> list[PlannedRun]:
-        for seed in self._grid.seeds or (None,):
+        seeds = self._grid.seeds
+        parents = {stage.options.init_from for stage in stages}
+        # Seeds that a stage is fixed to come first: other seeds' runs may start from its one run.
+        fixed_seeds = [seed for seed in seeds if any(stage.options.seed == seed for stage in stages)]
+        for seed in dict.fromkeys([*fixed_seeds, *seeds]) or (None,):
             for stage in stages:
                 _check_kind(stage)
                 fixed = stage.options.seed
-                for run in self._runs_of(stage, seed if fixed is None else fixed, seed):
-                    self._runs.setdefault((stage.name, run.task, run.x, run.seed), run)
+                if fixed in (None, seed) or fixed not in seeds:
+                    for run in self._runs_of(stage, seed if fixed is None else fixed, stage.name in parents):
+                        self._runs.setdefault((stage.name, run.task, run.x, run.seed), run)
         return list(self._runs.values())
 
-    def _runs_of(self, stage: Stage, seed: int | None, study_seed: int | None) -> Iterator[PlannedRun]:
+    def _runs_of(self, stage: Stage, seed: int | None, is_parent: bool) -> Iterator[PlannedRun]:
         points: tuple[Point | None, ...] = self._grid.points if stage.options.scored else ()
         for point in points or (None,):
             config = self._config(stage, point, seed)
             specs = load_tasks(config)
             self.tasks |= {spec.name for spec in specs}
             for task in self._tasks_of(stage, specs) if stage.options.each_task else (None,):
-                if study_seed in self._grid.seeds_for(task, point):
+                shown = [] if is_parent and task is None else self._tasks_shown(specs, task)
+                if stage.options.seed is not None or seed in self._grid.seeds_for(
+                    shown or self._grid.tasks or (), point
+                ):
                     yield self._run(stage, config, specs, task, point, seed)
 
     def _config(self, stage: Stage, point: Point | None, seed: int | None) -> ExperimentConfig:
@@ -152,6 +159,14 @@ class _Planner:
             return own
         owners = {task.name: task.head_of or task.name for task in specs}
         return [name for name in own if any(owners.get(task) == name for task in wanted)]
+
+    def _tasks_shown(self, specs: Sequence[TaskSpec], task: str | None) -> list[str]:
+        """Return the tasks of the grid that a run of a stage scores."""
+        return [
+            spec.name
+            for spec in specs
+            if spec.name in (self._grid.tasks or ()) and (task is None or task in (spec.name, spec.head_of))
+        ]
 
     def _run(
         self,

@@ -13,7 +13,15 @@ from pathlib import Path
 from mtdnn_tf.config import config_differences, load_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
-from mtdnn_tf.run_files import BEST_FOLDER, CONFIG_FILE, METRICS_FILE, SCORES_FILE, attention_files, split_scores_file
+from mtdnn_tf.run_files import (
+    BEST_FOLDER,
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    METRICS_FILE,
+    SCORES_FILE,
+    attention_files,
+    split_scores_file,
+)
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.stages import STAGE_KINDS
 from mtdnn_tf.training.manifest import MANIFEST, DamagedCheckpointError, verify
@@ -160,6 +168,25 @@ def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledge
         raise UserError(
             f"{run.stage.where}: {run.directory} started from other weights than {run.parent.directory} holds now; "
             "remove it, so that it is trained again, or put the other weights back"
+        )
+
+
+def refuse_lost_weights(run: PlannedRun, children: Sequence[str]) -> None:
+    """Refuse to train a run again that has been trained to its end and has no weights left, while its scores are still there.
+
+    Args:
+        run: one that is not finished, for runs start from it.
+        children: the names of these.
+
+    Raises:
+        UserError: it is such a one; the stage is named.
+    """
+    if not children or is_trained(run, with_weights=True) or not is_trained(run, with_weights=False):
+        return
+    if not any((run.directory / CHECKPOINTS_FOLDER).glob("step-*")):
+        raise UserError(
+            f"{run.stage.where}: {children[0]} starts from {run.directory}, whose weights are gone or damaged: put them back, or "
+            "remove that folder and those of the runs that started from it, so that they are trained again"
         )
 
 

@@ -25,6 +25,7 @@ from mtdnn_tf.studies.progress import (
     fingerprint,
     is_scored,
     is_trained,
+    refuse_lost_weights,
     refuse_other_start,
     remaining,
     states_of,
@@ -64,13 +65,16 @@ def run_all(
         The state of every run by name.
 
     Raises:
-        UserError: a run of another configuration is in the way (before anything is trained), or a run failed; others that are at
-            work have saved where they stand.
+        UserError: a run of another configuration is in the way, or one without the weights that others start from (before
+            anything is trained), or a run failed; others that are at work have saved where they stand.
         Interrupted: a signal came; the runs at work have saved where they stand.
     """
     ledger = Ledger(root)
     states = states_of(runs, ledger, split)
     chosen = with_ancestors(runs, runs if wanted is None else wanted)
+    for run in chosen:
+        if states[run.name] == CUT_OFF:
+            refuse_lost_weights(run, [child.name for child in chosen if child.parent and child.parent.name == run.name])
     print(summary(chosen, states, ledger, jobs), flush=True)
     parents = {run.parent.name for run in runs if run.parent}
     with Processes() as processes:

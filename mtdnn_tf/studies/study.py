@@ -109,22 +109,32 @@ class Study:
         """Return whether a task of a scored run is shown: of a task that takes fewer seeds, only these are."""
         point = next((point for point in self.points if point.x == run.x), None)
         return task in self.options.tasks and (
-            run.stage.options.seed is not None or run.seed in self.grid.seeds_for(task, point)
+            run.stage.options.seed is not None or run.seed in self.grid.seeds_for([task], point)
         )
 
     def plan(self, root: Path, overrides: Sequence[str] = ()) -> tuple[PlannedRun, ...]:
         """Return all runs of the study; their directories are below `<root>/runs`.
 
         Raises:
-            UserError: see `plan_runs`; `also` of a task names a metric that it has not; arms have other main metrics for a task.
+            UserError: see `plan_runs`; `also` of a task names a metric that it has not; arms have other main metrics for a task, or
+            lack the split that is scored; task attention is asked for of an arm that has none.
         """
         runs = plan_runs(self.stages, root / "runs", overrides=overrides, grid=self.grid)
         main: dict[str, str] = {}
         for run in runs:
+            _check_attention(run)
             for spec in run.specs if run.stage.options.scored else ():
                 if spec.name in self.options.tasks:
                     self._check_metrics(run, spec, main.setdefault(spec.name, spec.main_metric))
+                    self._check_split(run, spec)
         return runs
+
+    def _check_split(self, run: PlannedRun, spec: TaskSpec) -> None:
+        split = self.options.split
+        if split not in spec.sources:
+            raise UserError(
+                f"{run.stage.where}: tasks.{spec.name}.{split}: is missing; the study scores its tasks on it (split: {split})"
+            )
 
     def _check_metrics(self, run: PlannedRun, spec: TaskSpec, main_metric: str) -> None:
         for metric in self.options.tasks[spec.name].also:
@@ -136,6 +146,14 @@ class Study:
                 f"{run.stage.where}: tasks.{spec.name}.main_metric: must be one in all arms, which are compared by it; received "
                 f"{spec.main_metric!r}, and {main_metric!r} of an arm before"
             )
+
+
+def _check_attention(run: PlannedRun) -> None:
+    sharing = run.config.model.sharing
+    if run.stage.options.task_attention and sharing != "layerwise_explicit":
+        raise UserError(
+            f"{run.stage.where}.task_attention: only tokens of model.sharing: layerwise_explicit attend to each other; received {sharing!r}"
+        )
 
 
 def read_study(path: str | Path) -> Study:

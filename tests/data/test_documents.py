@@ -31,6 +31,11 @@ SENTENCES = {
         "Il habite env. à Paris. Elle y va. Он жил на ул. ленина. Да.",
         ["Il habite env. à Paris.", "Elle y va.", "Он жил на ул. ленина.", "Да."],
     ),
+    "without capitals a small letter tells nothing": (
+        "he went home . it was late ! so what ? mr. fox slept .",
+        ["he went home .", "it was late !", "so what ?", "mr. fox slept ."],
+    ),
+    "marks of Hindi and Urdu": ("वह गया। फिर आया॥ کیا؟ ہاں۔ ٹھیک", ["वह गया।", "फिर आया॥", "کیا؟", "ہاں۔", "ٹھیک"]),
     "marks without a space": ("See a.b and ...so 3.5!x", ["See a.b and ...so 3.5!x"]),
     "nothing": (" \t ", []),
 }
@@ -154,6 +159,36 @@ def test_lines_and_rows_at_fault_can_be_left_out(tmp_path):
     found, skipped = _read(path, on_error="skip")
     assert found == [["One."], ["Two."]]
     assert len(skipped) == 3
+
+
+@pytest.mark.parametrize("format_", ["auto", "wikipedia"])
+def test_a_title_that_cannot_be_decoded_keeps_its_article(tmp_path, format_):
+    path = _write(tmp_path, "wiki", b'<doc title="Caf\xe9">\nOne.\n</doc>\n<doc>\nTw\xe9.\nThree.\n</doc>\n')
+    found, skipped = _read(path, on_error="skip", format=format_)
+    assert found == [["One."], ["Three."]]
+    assert [message.split(": ")[0] for message in skipped] == [f"{path}:1", f"{path}:5"]
+    with pytest.raises(UserError, match=r"wiki:1: not valid utf-8 at byte offset 15"):
+        _read(path, format=format_)
+
+
+def test_a_file_of_a_pattern_may_be_empty(tmp_path):
+    for ending, content in (("txt", "One."), ("jsonl", '{"text": "One."}')):
+        _write(tmp_path, f"a.{ending}", "")
+        _write(tmp_path, f"b.{ending}", content)
+        assert _read(tmp_path / f"*.{ending}")[0] == [["One."]]
+    with pytest.raises(UserError, match=r"a\.jsonl: holds no text"):
+        _read(tmp_path / "a.jsonl")
+
+
+def test_what_is_left_out_is_told_file_by_file(tmp_path):
+    for name, content in (("a.txt", b"One.\nTwo.\n\xff\n"), ("b.txt", b"\xff\nOne.\n\xff\n")):
+        _write(tmp_path, name, content)
+    _, skipped = _read(tmp_path / "*.txt", on_error="skip")
+    assert [message.removeprefix(f"{tmp_path}/").split(": ")[0] for message in skipped] == [
+        "a.txt:3",
+        "b.txt:1",
+        "b.txt:3",
+    ]
 
 
 def test_folders_and_missing_files_are_told(tmp_path):

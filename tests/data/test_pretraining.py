@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtdnn_tf.config import PretrainingConfig, SourceConfig
 from mtdnn_tf.data.batches import TrainingBatches, evaluation_batches
 from mtdnn_tf.data.pretraining import tokenize_documents
-from mtdnn_tf.data.segments import cut_documents
+from mtdnn_tf.data.segments import cut_documents, without_long_sentences
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
@@ -183,6 +183,23 @@ def test_the_golden_cut():
     assert cut.seconds[1] == 24
     assert cut.first_counts[1] == 4  # of 9 and 9 tokens each gets half the room
     assert (cut.seconds[0], cut.first_counts[0]) in ((4, 4), (7, 4))  # 4 | 8, or 7 | 5: the first loses its beginning
+
+
+def test_a_sentence_longer_than_a_row_is_cut():
+    """A row of 11 holds 8 tokens; parts have half of that."""
+    assert without_long_sentences(np.array([3, 8, 9, 20, 1]), 11).tolist() == [3, 8, 4, 4, 1, 4, 4, 4, 4, 4, 1]
+    assert without_long_sentences(np.array([16]), 11).tolist() == [4, 4, 4, 4]
+    assert without_long_sentences(np.array([], np.int64), 11).tolist() == []
+
+
+def test_a_text_without_sentences_is_trained_on_from_end_to_end(tmp_path):
+    for d in range(2):
+        words = [f"w{d}x{s}x{w}" for s in range(SENTENCES) for w in range(WORDS)]
+        (tmp_path / f"{d}.txt").write_text(" ".join(words))
+    split = _split(tmp_path, max_length=23, short_share=0.0)
+    counts = np.minimum(np.diff(split.row_splits), split.item_lengths - 3)
+    assert len(split.token_ids) == 2 * SENTENCES * WORDS
+    assert counts.sum() >= len(split.token_ids) - 2 * 10  # a document's last part alone makes no pair
 
 
 def test_segments_cover_documents_in_order(folder):

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from tokenizers import BertWordPieceTokenizer
 
-from mtdnn_tf.data.text import Tokenizer, encode_texts, pack
+from mtdnn_tf.data.text import SPECIAL_TOKENS, Tokenizer, encode_texts, pack
 from mtdnn_tf.errors import UserError
 
 WORDS = [
@@ -204,3 +204,28 @@ def test_the_graph_gives_what_eager_execution_gives():
         eager = encode_texts([tf.constant(batch)], tokenizer, 16)
         for name, value in compiled(tf.constant(batch)).items():
             np.testing.assert_array_equal(value, eager[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "lowercase", "strip_accents"),
+    [
+        (["berlin", "ist", "schon"], True, True),
+        (["Berlin", "ist", "schon"], False, False),
+        (["berlin", "ist", "schön"], True, False),
+        (["Berlin", "ist", "schön"], False, False),
+        (["berlin", "[unused1]", "[MASK]", "日", "ß"], True, True),
+    ],
+)
+def test_a_vocabulary_alone_tells_what_becomes_of_capitals_and_accents(tmp_path, words, lowercase, strip_accents):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(dict.fromkeys([*SPECIAL_TOKENS, *words])) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_vocabulary(path)
+    assert (tokenizer.lowercase, tokenizer.strip_accents) == (lowercase, strip_accents)
+    known = [word for word in words if not word.startswith("[")]
+    assert _ours(tokenizer, [" ".join(known)]) == [[tokenizer.vocab.index(word) for word in known]]
+
+
+@pytest.mark.weights
+def test_a_vocabulary_of_an_uncased_bert_is_told(minilm_vocab):
+    tokenizer = Tokenizer.from_vocabulary(minilm_vocab)
+    assert (tokenizer.lowercase, tokenizer.strip_accents) == (True, True)

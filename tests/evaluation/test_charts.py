@@ -46,3 +46,20 @@ def test_nothing_to_draw_is_said(chart):
 @pytest.mark.parametrize("chart", [line_chart("t", {"x": [(1.0, 2.0)]}), dot_chart("t", {"a": {"x": (1.0, 0.0)}})])
 def test_one_point_is_seen(chart):
     assert len(_numbers(chart, "circle", "cx")) == 1
+
+
+def test_every_name_of_a_long_legend_is_in_the_picture_and_no_two_lines_look_alike():
+    svg = line_chart("t", {f"task {number}": [(1.0, number), (2.0, number)] for number in range(20)})
+    height = float(ElementTree.fromstring(svg).get("viewBox").split()[3])
+    downs = [float(node.get("y")) for node in ElementTree.fromstring(svg).iter("text") if "task" in (node.text or "")]
+    assert len(downs) == 20
+    assert max(downs) < height
+    looks = [
+        (line.get("stroke"), line.get("stroke-dasharray")) for line in ElementTree.fromstring(svg).iter("polyline")
+    ]
+    assert len(set(looks)) == 20
+    assert all(
+        0 <= float(point.split(",")[1]) <= height
+        for line in ElementTree.fromstring(svg).iter("polyline")
+        for point in line.get("points").split()
+    )

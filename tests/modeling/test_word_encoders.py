@@ -95,3 +95,14 @@ def test_a_faulty_line_of_a_glove_file_is_told_by_its_place(tmp_path, line, mess
     path.write_text(f"other 1 2 3 4\n{line}\n", encoding="utf-8")
     with pytest.raises(mtdnn.UserError, match=rf"glove\.txt:2: .*{message}"):
         _load(f"{SMALL},vectors={path}")
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 packed", b"Dog 1 2 3 4\n"])
+def test_vectors_of_none_of_the_words_are_refused(tmp_path, content):
+    path = tmp_path / "glove.zip"
+    path.write_bytes(content)
+    count = len(VOCABULARY) - len(SPECIAL_TOKENS)
+    with pytest.raises(
+        mtdnn.UserError, match=rf"glove\.zip holds a vector of none of the {count} words; expected a GloVe"
+    ):
+        _load(f"{SMALL},vectors={path}")

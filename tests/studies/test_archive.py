@@ -11,6 +11,7 @@ import pytest
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.studies.archive import Archive
 from mtdnn_tf.studies.progress import FINISHED, TO_DO, Ledger, states_of
+from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.study import read_study
 from mtdnn_tf.studies.writing import write_study
 from tests.small import write_experiment
@@ -109,6 +110,60 @@ def test_a_run_that_is_there_is_left_alone(done, tmp_path):
     assert states[FIRST[0]] != FINISHED
 
 
+def _without(path, target, *left_out):
+    """Copy an archive without some of its runs."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        index = json.loads(old.read("archive.json"))
+        index["runs"] = {name: entry for name, entry in index["runs"].items() if name not in left_out}
+        new.writestr("archive.json", json.dumps(index))
+        for name, entry in index["runs"].items():
+            for own in entry["files"]:
+                new.writestr(f"{name}/{own}", old.read(f"{name}/{own}"))
+    return target
+
+
+def test_a_run_is_left_out_that_one_starts_from_which_is_not_in_it(done, tmp_path):
+    """Its weights are needed; what started from it elsewhere is trained again, too."""
+    _, _, _, path = done
+    part = _without(path, tmp_path / "part.zip", FIRST[1])
+    folder = tmp_path / "all"
+    _, runs, states = _open(folder, part)
+    assert set(states.values()) == {TO_DO}
+    one_seed = [run for run in runs if run.seed == 2]
+    assert Archive(part, folder / "output").restore(runs, Ledger(folder / "output" / "runs"), one_seed) == FIRST[:1]
+
+
+def test_a_finished_run_without_weights_is_not_trained_over(done, tmp_path):
+    _, _, _, path = done
+    _, runs, _ = _open(tmp_path, path)
+    shutil.rmtree(runs[1].directory)
+    root = tmp_path / "output" / "runs"
+    with pytest.raises(
+        UserError, match=r"arms\.together: tuned/mood/seed-1 starts from .*whose weights are gone.* remove that"
+    ):
+        run_all(runs, root, keep="results", runner=lambda words: pytest.fail(str(words)))
+    assert (runs[0].directory / "scores.json").is_file()
+    other = [run for run in runs if run.seed == 2]
+    with pytest.raises(UserError, match="this one is trained"):
+        run_all(
+            runs,
+            root,
+            keep="results",
+            wanted=other,
+            runner=lambda words: (_ for _ in ()).throw(UserError("this one is trained")),
+        )
+
+
+def test_what_others_have_written_meanwhile_is_kept(done, tmp_path):
+    _, _, _, path = done
+    _, runs, states = _open(tmp_path, path)
+    ledger, target = Ledger(tmp_path / "output" / "runs"), tmp_path / "target.zip"
+    one, other = (Archive(target, tmp_path / "output") for _ in range(2))
+    assert one.write(runs[:1], states, ledger, "dev") == 1
+    assert other.write(runs[1:2], states, ledger, "dev") == 2
+    assert target.read_bytes() == path.read_bytes()
+
+
 def test_other_data_and_other_configurations_are_refused(done, tmp_path):
     _, _, folder, path = done
     changed = (folder / "mood.tsv").read_text() + "more\tpositive\n"
@@ -152,3 +207,17 @@ def test_damaged_archives_are_told(done, tmp_path, index):
     (tmp_path / "text.zip").write_text("text")
     with pytest.raises(UserError, match=r"text\.zip: damaged"):
         Archive(tmp_path / "text.zip", tmp_path)
+
+
+def test_no_flipped_bit_ends_in_more_than_a_message(done, tmp_path):
+    _, _, _, path = done
+    content = path.read_bytes()
+    damaged = tmp_path / "damaged.zip"
+    told = 0
+    for place in range(0, len(content), len(content) // 200):
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            Archive(damaged, tmp_path)
+        except UserError:
+            told += 1
+    assert told > 100

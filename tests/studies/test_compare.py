@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from mtdnn_tf.config import dump_config
-from mtdnn_tf.errors import UserError
+from mtdnn_tf.errors import Interrupted, UserError
+from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.provenance import header
 from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
 from mtdnn_tf.studies.running import run_all
@@ -299,7 +301,54 @@ def test_points_have_a_table_and_a_curve_for_each_task(done, tmp_path):
     assert page.tags.count("circle") >= 4  # two arms at two points
 
 
+FIXED = """
+title: One seed for all
+budget: one epoch
+config: small.yaml
+seeds: [1, 2]
+tasks: {mood: {}}
+arms:
+  base: {}
+  tuned: {init_from: base, heads: kept, seed: 2}
+  last: {init_from: tuned, heads: kept}
+"""
+
+
+def test_a_run_for_all_seeds_may_start_from_that_of_any_seed(tmp_path):
+    write_experiment(tmp_path)
+    runs = _read(tmp_path, FIXED).plan(tmp_path / "output")
+    assert {run.name: run.parent and run.parent.name for run in runs} == {
+        "base/seed-1": None,
+        "base/seed-2": None,
+        "tuned": "base/seed-2",
+        "last/seed-1": "tuned",
+        "last/seed-2": "tuned",
+    }
+    names = [run.name for run in runs]
+    assert all(run.parent is None or names.index(run.parent.name) < names.index(run.name) for run in runs)
+
+
+def test_no_run_is_trained_that_no_table_shows(tmp_path):
+    write_experiment(tmp_path)
+    text = FIXED.replace("{mood: {}}", "{mood: {seeds: 1}, close: {}}").partition("arms:")[0]
+    study = _read(tmp_path, text + "arms: {some: {tasks: [mood]}, all: {tasks: [mood, close]}}\n")
+    assert [run.name for run in study.plan(tmp_path / "output")] == ["some/seed-1", "all/seed-1", "all/seed-2"]
+    lender = "some: {tasks: [mood]}, from_it: {init_from: some, heads: stripped, tasks: [close]}"
+    runs = _read(tmp_path, text + f"arms: {{{lender}}}\n").plan(tmp_path / "output")
+    assert [run.name for run in runs] == ["some/seed-1", "from_it/seed-1", "some/seed-2", "from_it/seed-2"]
+
+
 BAD = {
+    "no rows to score": (
+        "bootstrap: 50",
+        "split: test",
+        r"study\.yaml:\d+: arms\.\w+: tasks\.\w+\.test: is missing; the study scores its tasks on it \(split: test\)",
+    ),
+    "attention that is not there": (
+        'title: "one & one"',
+        "task_attention: true",
+        r"arms\.tuned\.task_attention: only tokens of model\.sharing: layerwise_explicit attend.* received 'stack_cls'",
+    ),
     "two arms of one title": ('title: "one & one"', 'title: "together"', r"arms: two arms have the title 'together'"),
     "two points at one place": (
         "bootstrap: 50",
@@ -368,3 +417,28 @@ def test_before_anything_is_finished_the_report_is_there(tmp_path):
     write_study(study, runs, states, tmp_path / "output", "python")
     assert "5 runs are still to be trained" in (tmp_path / "output" / "report.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "output" / "results.json").read_text())["runs"] == []
+
+
+def test_one_process_at_a_time_trains_a_study(tmp_path):
+    write_experiment(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
+    command = ["mtdnn_tf.compare", f"--config={tmp_path / 'study.yaml'}", f"--output_dir={tmp_path / 'output'}"]
+    with DirectoryLock(tmp_path / "output") as lock:
+        lock.acquire()
+        with pytest.raises(UserError, match=r"another process .* trains in this directory; .* another --output_dir"):
+            run_here(command)
+        run_here([*command, "--dry_run"])
+
+
+def test_what_stopped_a_study_is_told_though_its_tables_fail(tmp_path, monkeypatch, capsys):
+    write_experiment(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
+
+    def fail(error):
+        raise error
+
+    monkeypatch.setattr("mtdnn_tf.compare.run_all", lambda *_, **__: fail(Interrupted(signal.SIGTERM, "stopped")))
+    monkeypatch.setattr("mtdnn_tf.compare.write_study", lambda *_: fail(UserError("no space")))
+    with pytest.raises(Interrupted, match="stopped"):
+        run_here(["mtdnn_tf.compare", f"--config={tmp_path / 'study.yaml'}", f"--output_dir={tmp_path / 'output'}"])
+    assert "what is finished could not be told: no space" in capsys.readouterr().err
