@@ -70,9 +70,8 @@ def main() -> None:
             return
         try:
             run_all(runs, folder / "runs", split=split, keep=study.options.keep, wanted=wanted, jobs=_JOBS.value)
-        except (
-            BaseException
-        ):  # what is finished is told whatever stopped the rest, and that is what the program ends with
+        except BaseException:
+            # What is finished is told whatever stopped the rest, and that is what the program ends with.
             try:
                 _write(study, runs, folder, path, archive)
             except UserError as error:

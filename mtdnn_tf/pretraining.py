@@ -21,10 +21,7 @@ from mtdnn_tf.run_files import BASELINE_FILE, ENCODER_FOLDER
 from mtdnn_tf.task_types import DOCUMENT_TYPES, shown_score
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 
-_MODEL = {
-    "sharing": "stack_cls",
-    "pooler": "pretrained",
-}  # the only settings of `model` with which all that is trained is written
+_MODEL = {"sharing": "stack_cls", "pooler": "pretrained"}  # with others, not all that is trained would be written
 
 
 @dataclass(frozen=True)

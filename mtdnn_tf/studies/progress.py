@@ -98,8 +98,10 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
     states = {run.name: TO_DO for run in runs}
     for run in reversed(runs):  # those that start from a run come after it
         is_kept = run.name in parents and (run.directory / BEST_FOLDER).is_dir()
-        states[run.name] = _state(run, split, is_kept or run.name in needed)
-        if run.parent and states[run.name] != FINISHED:
+        # Without checkpoints nothing can make them again: what was scored is finished, and what needs them is refused.
+        with_weights = (is_kept or run.name in needed) and _has_checkpoints(run)
+        states[run.name] = _state(run, split, with_weights)
+        if run.parent and states[run.name] != FINISHED and _needs_start(run):
             needed.add(run.parent.name)
     for run in runs:
         refuse_other_start(run, states, ledger)
@@ -110,6 +112,15 @@ def _state(run: PlannedRun, split: str, with_weights: bool) -> str:
     if not (run.directory / METRICS_FILE).is_file():
         return TO_DO
     return FINISHED if is_scored(run, split) and is_trained(run, with_weights) else CUT_OFF
+
+
+def _has_checkpoints(run: PlannedRun) -> bool:
+    return any((run.directory / CHECKPOINTS_FOLDER).glob("step-*"))
+
+
+def _needs_start(run: PlannedRun) -> bool:
+    """Return whether a run that is not finished would begin with the weights of the run before."""
+    return not _has_checkpoints(run) and not is_trained(run, with_weights=False)
 
 
 def is_scored(run: PlannedRun, split: str) -> bool:
@@ -171,21 +182,16 @@ def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledge
         )
 
 
-def refuse_lost_weights(run: PlannedRun, children: Sequence[str]) -> None:
-    """Refuse to train a run again that has been trained to its end and has no weights left, while its scores are still there.
-
-    Args:
-        run: one that is not finished, for runs start from it.
-        children: the names of these.
+def refuse_lost_weights(run: PlannedRun, states: Mapping[str, str]) -> None:
+    """Refuse a run that would have to start from weights which are gone; the run that had them is finished all the same.
 
     Raises:
-        UserError: it is such a one; the stage is named.
+        UserError: it would; the stage is named.
     """
-    if not children or is_trained(run, with_weights=True) or not is_trained(run, with_weights=False):
-        return
-    if not any((run.directory / CHECKPOINTS_FOLDER).glob("step-*")):
+    parent = run.parent
+    if parent and states[parent.name] == FINISHED and _needs_start(run) and not is_trained(parent, with_weights=True):
         raise UserError(
-            f"{run.stage.where}: {children[0]} starts from {run.directory}, whose weights are gone or damaged: put them back, or "
+            f"{run.stage.where}: {run.name} starts from {parent.directory}, whose weights are gone or damaged: put them back, or "
             "remove that folder and those of the runs that started from it, so that they are trained again"
         )
 

@@ -73,8 +73,7 @@ def run_all(
     states = states_of(runs, ledger, split)
     chosen = with_ancestors(runs, runs if wanted is None else wanted)
     for run in chosen:
-        if states[run.name] == CUT_OFF:
-            refuse_lost_weights(run, [child.name for child in chosen if child.parent and child.parent.name == run.name])
+        refuse_lost_weights(run, states)
     print(summary(chosen, states, ledger, jobs), flush=True)
     parents = {run.parent.name for run in runs if run.parent}
     with Processes() as processes:

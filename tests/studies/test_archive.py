@@ -133,25 +133,24 @@ def test_a_run_is_left_out_that_one_starts_from_which_is_not_in_it(done, tmp_pat
     assert Archive(part, folder / "output").restore(runs, Ledger(folder / "output" / "runs"), one_seed) == FIRST[:1]
 
 
-def test_a_finished_run_without_weights_is_not_trained_over(done, tmp_path):
+def test_a_finished_run_without_weights_stays_finished_and_nothing_starts_from_it(done, tmp_path):
     _, _, _, path = done
     _, runs, _ = _open(tmp_path, path)
     shutil.rmtree(runs[1].directory)
     root = tmp_path / "output" / "runs"
+    assert states_of(runs, Ledger(root))[FIRST[0]] == FINISHED
     with pytest.raises(
-        UserError, match=r"arms\.together: tuned/mood/seed-1 starts from .*whose weights are gone.* remove that"
+        UserError, match=r"arms\.tuned: tuned/mood/seed-1 starts from .*whose weights are gone.* remove that"
     ):
         run_all(runs, root, keep="results", runner=lambda words: pytest.fail(str(words)))
     assert (runs[0].directory / "scores.json").is_file()
-    other = [run for run in runs if run.seed == 2]
+    run_all(runs, root, keep="results", wanted=runs[:1], runner=lambda words: pytest.fail(str(words)))
     with pytest.raises(UserError, match="this one is trained"):
-        run_all(
-            runs,
-            root,
-            keep="results",
-            wanted=other,
-            runner=lambda words: (_ for _ in ()).throw(UserError("this one is trained")),
-        )
+        run_all(runs, root, wanted=[run for run in runs if run.seed == 2], runner=_refuse)
+
+
+def _refuse(words):
+    raise UserError("this one is trained")
 
 
 def test_what_others_have_written_meanwhile_is_kept(done, tmp_path):
