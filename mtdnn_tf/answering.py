@@ -155,15 +155,28 @@ def _read_file(task: TaskSpec, path: str) -> Examples:
     """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
     own = next((task.sources[split] for split in ("dev", "test", "train") if split in task.sources), SourceConfig(path))
     try:
-        return read_source(task, replace(own, path=path, split=None, format="auto", on_error="raise"), labelled=None)
+        return _read_all_rows(task, replace(own, path=path, split=None, format="auto", rows=None, on_error="raise"))
     except MissingColumnError:
-        plain = SourceConfig(path, labels=own.labels, ignore_labels=own.ignore_labels)
-        return read_source(task, plain, labelled=None)
+        return _read_all_rows(task, SourceConfig(path, labels=own.labels, ignore_labels=own.ignore_labels))
+
+
+def _read_all_rows(task: TaskSpec, source: SourceConfig) -> Examples:
+    """Read a source whose rows are all answered: where one has a label that is ignored, none is scored."""
+    found = read_source(task, source, labelled=None)
+    if not source.ignore_labels or found.labels is None:
+        return found
+    every = read_source(task, replace(source, ignore_labels=()), labelled=False)
+    return found if len(found) == len(every) else every
 
 
 def _stdin_bytes() -> bytes:
     stream = sys.stdin
     return stream.buffer.read() if isinstance(stream, io.TextIOWrapper) else stream.read().encode()
+
+
+def in_order_of_lines(rows: Sequence[Mapping[str, Any]], examples: Examples) -> list[Mapping[str, Any]]:
+    """Return the answers to examples in the order that these have in their file: reading may bring rows of one query together."""
+    return [rows[place] for place in np.argsort(examples.lines, kind="stable")]
 
 
 def score_input(task: TaskSpec, rows: Sequence[Mapping[str, Any]], examples: Examples) -> dict[str, float]:

@@ -317,14 +317,20 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def config_hash(config: ExperimentConfig) -> str:
-    """Return 12 hexadecimal digits that depend on every value that decides the outcome, but not on the order of keys."""
+    """Return 12 hexadecimal digits that depend on every value that decides the outcome, but not on the order of keys and tasks."""
     canonical = json.dumps(_decisive(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def config_differences(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """Return a line such as "training.epochs: 3 -> 5" for every key that differs and decides the outcome."""
+    """Return a line such as "training.epochs: 3 -> 5" for every key that differs and decides the outcome.
+
+    Tasks are numbered in their order, by which batches are shuffled: where nothing else differs, that does.
+    """
     before, after = ({key: show(value) for key, value in flatten(_decisive(side))} for side in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
     pairs = ((key, before.get(key, "not set"), after.get(key, "not set")) for key in keys)
-    return [f"{key}: {was} -> {now}" for key, was, now in pairs if was != now]
+    differences = [f"{key}: {was} -> {now}" for key, was, now in pairs if was != now]
+    if differences or [*old.tasks] == [*new.tasks]:
+        return differences
+    return [f"order of tasks: {', '.join(old.tasks)} -> {', '.join(new.tasks)}"]

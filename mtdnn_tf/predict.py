@@ -33,7 +33,7 @@ def main() -> None:
         raise UserError("--task is missing: name the task that answers")
     cli.refuse_flags("a model answers as it was trained", cli.FIXED)
     cli.start_tensorflow()
-    from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, read_input, score_input
+    from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, in_order_of_lines, read_input, score_input
     from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
     from mtdnn_tf.files import write_text_atomically
 
@@ -49,7 +49,7 @@ def main() -> None:
     rows = answerer(examples)
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
     wanted = _FORMAT.value or ("jsonl" if output and output.suffix == ".jsonl" else "tsv")
-    text = (as_jsonl if wanted == "jsonl" else as_tsv)(answerer.task, rows)
+    text = (as_jsonl if wanted == "jsonl" else as_tsv)(answerer.task, in_order_of_lines(rows, examples))
     if output:
         write_text_atomically(output, text)
         print(f"{len(rows)} answers: {output}")

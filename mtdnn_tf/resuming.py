@@ -11,6 +11,7 @@ from mtdnn_tf.evaluation.runs import Run, find_weights
 from mtdnn_tf.modeling.model import restart_first_tokens
 from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, SCORES_FILE
 from mtdnn_tf.training import checkpoints
+from mtdnn_tf.training.callbacks import is_patience_spent
 from mtdnn_tf.training.checkpoints import State
 from mtdnn_tf.training.manifest import DamagedCheckpointError, verify
 from mtdnn_tf.training.trainer import MultiTaskTrainer
@@ -27,7 +28,7 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     """
     found = checkpoints.latest(run.model_dir / CHECKPOINTS_FOLDER)
     if found is None:
-        _refuse_lost_progress(run.model_dir)
+        _refuse_lost_progress(run)
         init_from = run.config.training.init_from
         if init_from:
             print(_take_over(run, find_weights(init_from)), flush=True)
@@ -56,11 +57,12 @@ def _take_over(run: Run, weights: Path) -> str:
     return f"{weights}: {told}"
 
 
-def _refuse_lost_progress(model_dir: Path) -> None:
+def _refuse_lost_progress(run: Run) -> None:
     """Tell a run that was cut off before its first checkpoint from one whose checkpoints were taken away."""
-    best = model_dir / BEST_FOLDER
-    # The first epoch's best model is saved a moment before its checkpoint.
-    if (model_dir / SCORES_FILE).is_file() or (best.is_dir() and checkpoints.read_state(best).epoch > 1):
+    model_dir, best = run.model_dir, run.model_dir / BEST_FOLDER
+    # The best model of the first epoch that is scored is saved a moment before its checkpoint.
+    first = min(run.config.training.score_every, run.config.training.epochs)
+    if (model_dir / SCORES_FILE).is_file() or (best.is_dir() and checkpoints.read_state(best).epoch > first):
         raise UserError(
             f"{model_dir}: this run has been trained, but {model_dir / 'checkpoints'} holds no checkpoint to go on from. "
             "Put one back from a copy, or start over with --fresh"
@@ -88,7 +90,8 @@ def _with_best_model(run: Run, newest: Path, state: State) -> State:
             checkpoints.save(best, checkpoints.model_parts(run.model, run.tasks), remade, replace=True)
             print(f"{fault}; made again from {twin.name}, which holds the same model", file=sys.stderr, flush=True)
             return state
-        if state.epoch < run.config.training.epochs:
+        training = run.config.training
+        if state.epoch < training.epochs and not is_patience_spent(training.patience, state.stale_epochs):
             print(f"{fault}; the best model is chosen among the epochs to come", file=sys.stderr, flush=True)
             return replace(state, best_score=None, best_step=None)
         raise UserError(

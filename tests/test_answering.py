@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.answering import read_input, score_exported, score_input
+from mtdnn_tf.answering import in_order_of_lines, read_input, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 
 
@@ -48,6 +48,26 @@ def test_another_fault_is_not_taken_for_another_layout(close, tmp_path):
         read_input(close, path)
     with pytest.raises(mtdnn.UserError, match="no column 'sentence1'"):
         read_input(close, _write(tmp_path / "y.tsv", "first\tsecond\na\tb\n"))
+
+
+def test_every_row_of_a_file_is_answered(close, tmp_path):
+    """Whatever part of its own files the task trains on or is scored on."""
+    dev = dataclasses.replace(close.sources["dev"], rows="[-1:]", ignore_labels=("-",))
+    task = dataclasses.replace(close, sources={"dev": dev})
+    rows = ["sentence1\tsentence2\tscore", "a\tb\t1", "c\td\t2"]
+    examples = read_input(task, _write(tmp_path / "x.tsv", "\n".join(rows)))
+    assert (examples.texts[0], examples.labels.tolist()) == (["a", "c"], [1, 2])
+    examples = read_input(task, _write(tmp_path / "y.tsv", "\n".join([*rows, "e\tf\t-"])))
+    assert (examples.texts[0], examples.labels) == (["a", "c", "e"], None)
+
+
+def test_answers_stand_as_the_rows_do_though_queries_are_gathered(experiment, tmp_path):
+    pick = next(task for task in mtdnn.load_tasks(mtdnn.load_config(experiment)) if task.name == "pick")
+    task = dataclasses.replace(pick, sources={"dev": dataclasses.replace(pick.sources["dev"], gather=True)})
+    examples = read_input(task, _write(tmp_path / "x.tsv", "question\tanswer\nq\ta\np\tb\nq\tc\n"))
+    assert examples.texts[1] == ["a", "c", "b"]
+    answers = [{"relevance": answer} for answer in examples.texts[1]]
+    assert [row["relevance"] for row in in_order_of_lines(answers, examples)] == ["a", "b", "c"]
 
 
 def test_no_row_that_is_asked_is_skipped(close, tmp_path):

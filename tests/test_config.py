@@ -178,6 +178,14 @@ CHANGES = [
 ]
 
 
+def test_another_order_of_tasks_is_a_difference(tmp_path):
+    config = load_config(_write(tmp_path))
+    [mood] = config.tasks.values()
+    one, other = (dataclasses.replace(config, tasks=dict.fromkeys(names, mood)) for names in ("ab", "ba"))
+    assert config_differences(one, one) == []
+    assert config_differences(one, other) == ["order of tasks: a, b -> b, a"]
+
+
 def test_the_hash_depends_on_each_setting_of_each_section_but_cache_and_service(tmp_path):
     config = load_config(_write(tmp_path))
     hashes = [config_hash(config)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import LineError, RowError, all_good, each_row
 from mtdnn_tf.data.lines import quoted, read_lines, without_line_end
+from mtdnn_tf.data.row_slices import sliced
 from mtdnn_tf.data.rows import Table
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
@@ -200,7 +202,8 @@ def write_canonical(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def canonical_table(task: TaskSpec, source: SourceConfig) -> Table:
-    """Open a canonical file as the rows of a task: of ranking one for each candidate, those of a line in one group.
+    """Open a canonical file, or the lines of it that `source.rows` names, as the rows of a task: of ranking one for each candidate,
+    those of a line in one group.
 
     Raises:
         UserError: here or while rows are taken: see `read_canonical`; no rows.
@@ -210,12 +213,12 @@ def canonical_table(task: TaskSpec, source: SourceConfig) -> Table:
     if first is None:
         raise UserError(f"{source.path}: the file is empty; expected rows")
     names = (*task.text, "label", "group")
-    return Table(source.path, _values(first, rows), names, len(names))
+    return Table(source.path, _values(sliced(itertools.chain([first], rows), source)), names, len(names))
 
 
-def with_groups(task: TaskSpec, source: SourceConfig) -> SourceConfig:
-    """Return the source with the column of groups that `canonical_table` adds, where the task is ranking."""
-    return replace(source, columns={"group": "group"} if task.type == "ranking" else {})
+def as_tabulated(task: TaskSpec, source: SourceConfig) -> SourceConfig:
+    """Return the source as of the rows of `canonical_table`: lines are chosen, and where the task is ranking there are groups."""
+    return replace(source, columns={"group": "group"} if task.type == "ranking" else {}, rows=None)
 
 
 def layout_of(task: TaskSpec) -> str:
@@ -225,10 +228,8 @@ def layout_of(task: TaskSpec) -> str:
     return "PremiseOnly" if len(task.text) == 1 else "PremiseAndOneHypothesis"
 
 
-def _values(
-    first: tuple[int, Row | RowError], rest: Iterator[tuple[int, Row | RowError]]
-) -> Iterator[tuple[int, list[str] | RowError]]:
-    for line, row in (pair for pairs in ([first], rest) for pair in pairs):
+def _values(rows: Iterator[tuple[int, Row | RowError]]) -> Iterator[tuple[int, list[str] | RowError]]:
+    for line, row in rows:
         if isinstance(row, RowError):
             yield line, row
         elif isinstance(row, Candidates):
@@ -260,5 +261,6 @@ def _strings(where: str, field: str) -> tuple[str, ...]:
 
 
 def canonical_uids(task: TaskSpec, source: SourceConfig) -> dict[int, str]:
-    """Return the uid of each line of a task's canonical file."""
-    return {line: row.uid for line, row in read_canonical(source.path, layout_of(task), source.encoding)}
+    """Return the uid of each line of a task's canonical file that can be read."""
+    rows = _parsed_lines(source.path, layout_of(task), source.encoding)
+    return {line: row.uid for line, row in rows if not isinstance(row, RowError)}

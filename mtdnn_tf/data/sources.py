@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.canonical import canonical_table, with_groups
+from mtdnn_tf.data.canonical import as_tabulated, canonical_table
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.faults import Faults, RowError, each_row
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
@@ -98,7 +98,7 @@ def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> 
 
 
 def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    return _examples_of(canonical_table(task, source), task, with_groups(task, source), labelled)
+    return _examples_of(canonical_table(task, source), task, as_tabulated(task, source), labelled)
 
 
 def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:

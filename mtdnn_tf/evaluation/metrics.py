@@ -216,9 +216,10 @@ def glue_score(scores: Mapping[str, Mapping[str, float]]) -> float | None:
     MNLI counts once, as the mean of matched (`mnli`) and mismatched (`mnli_mismatched`); AX does not count.
 
     Returns:
-        The score, or None where one of the nine tasks (or MNLI mismatched) is missing.
+        The score, or None where one of the nine tasks (or MNLI mismatched) is missing, or was not scored by these metrics.
     """
-    if not all(name in scores for name in (*_GLUE_RULE, "mnli", "mnli_mismatched")):
+    needed = {**_GLUE_RULE, "mnli": ("accuracy",), "mnli_mismatched": ("accuracy",)}
+    if not all(name in scores.get(task, {}) for task, names in needed.items() for name in names):
         return None
     by_task = [float(np.mean([scores[task][name] for name in names])) for task, names in _GLUE_RULE.items()]
     by_task.append((scores["mnli"]["accuracy"] + scores["mnli_mismatched"]["accuracy"]) / 2)

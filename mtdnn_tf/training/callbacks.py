@@ -317,6 +317,11 @@ def check_best_metric(name: str, scored: Sequence[TaskSpec]) -> None:
     known = [f"{task.name}/{metric}" for task in scored for metric in task.metrics if metric not in LOWER_IS_BETTER]
     if name not in ("average", *known):
         raise UserError(unknown_name("training.best_metric", "score", name, ["average", *known]))
+    if name == "average" and all(task.head_of is not None for task in scored):
+        raise UserError(
+            "training.best_metric: 'average' is over tasks with heads of their own, and none of these has development rows; name "
+            f"one of {', '.join(known)}"
+        )
 
 
 def pick_score(scores: Scores, name: str) -> float:

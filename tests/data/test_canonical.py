@@ -103,6 +103,18 @@ def test_a_part_of_the_queries_keeps_their_rows_together(tmp_path):
     assert len(canonical_uids(task, source)) == 10
 
 
+def test_a_part_of_the_lines_keeps_queries_whole(tmp_path):
+    path = _write(tmp_path / "x.tsv", "".join(f"{n}\t1,0\twho?\ta{n}\tb{n}\n" for n in range(5)))
+    assert _read(path, PICK, rows="[-2:]").texts[1] == ["a3", "b3", "a4", "b4"]
+    assert _read(path, PICK, rows="[:-2]").lines.tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_lines_that_are_skipped_have_no_uid(tmp_path):
+    path = _write(tmp_path / "x.tsv", "5\tpositive\ta\n6\tshort\n7\tnegative\tb\n")
+    source = SourceConfig(path, format="canonical", on_error="skip")
+    assert canonical_uids(MOOD, source) == {1: "5", 3: "7"}
+
+
 def test_the_formats_of_the_original_are_those_of_the_table():
     assert set(READERS) == {"canonical", "preprocessed"}
 

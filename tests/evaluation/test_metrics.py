@@ -122,3 +122,10 @@ def test_glue_score_needs_all_nine_tasks(missing):
     scores = _scores(TABLE_2[0])
     del scores[missing]
     assert glue_score(scores) is None
+
+
+@pytest.mark.parametrize(("task", "metric"), [("stsb", "pearson"), ("mnli_mismatched", "accuracy")])
+def test_glue_score_needs_the_metrics_of_its_rule(task, metric):
+    scores = _scores(TABLE_2[0])
+    scores[task]["another"] = scores[task].pop(metric)
+    assert glue_score(scores) is None

@@ -10,6 +10,7 @@ import pytest
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import select_tasks
 from mtdnn_tf.experiment import run_experiment
+from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import callbacks, checkpoints
 
 # At this rate no score changes: the first epoch stays the best.
@@ -109,3 +110,36 @@ def test_a_score_that_is_none_is_refused_before_training(path, name, closest):
     with pytest.raises(mtdnn.UserError, match=rf"training\.best_metric: unknown score '{name}'.*{closest}"):
         run_experiment(config, path.parent / "refused", verbose=0)
     assert not (path.parent / "refused").exists()
+
+
+def test_an_average_of_borrowed_heads_alone_decides_nothing():
+    own, borrowing = (
+        TaskSpec(name, "classification", ("text",), ("no", "yes"), metrics=("accuracy",), head_of=lender)
+        for name, lender in (("own", None), ("borrowing", "own"))
+    )
+    callbacks.check_best_metric("average", [own, borrowing])
+    callbacks.check_best_metric("borrowing/accuracy", [borrowing])
+    with pytest.raises(
+        mtdnn.UserError, match=r"training\.best_metric: 'average' is over .* name one of borrowing/accuracy"
+    ):
+        callbacks.check_best_metric("average", [borrowing])
+
+
+def test_no_other_model_takes_the_place_of_the_best_after_the_end(stopped, tmp_path):
+    """None of the epochs that patience has left out will come."""
+    run = shutil.copytree(stopped.model_dir, tmp_path / "run")
+    shutil.rmtree(run / "best")
+    shutil.rmtree(run / "checkpoints" / min(path.name for path in (run / "checkpoints").iterdir()))
+    with pytest.raises(mtdnn.UserError, match=r"the checkpoint of its step \d+ is not kept, so it can't be made again"):
+        run_experiment(stopped.config, run, verbose=0)
+
+
+def test_a_run_that_was_killed_between_its_first_best_model_and_its_checkpoint_goes_on(path, tmp_path, capsys):
+    config = _config(path, ["training.score_every=2", "training.epochs=2", "training.checkpoint_every=0"])
+    run = run_experiment(config, tmp_path / "run", verbose=0).run.model_dir
+    for name in ("scores.json", "report.html", "MODEL_CARD.md"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoints")
+    run_experiment(config, run, verbose=0)
+    assert "cut off before its first checkpoint" in capsys.readouterr().out
+    assert (run / "scores.json").is_file()
