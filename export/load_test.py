@@ -58,7 +58,8 @@ def grpc_asker(host: str, model: str, signature: str, columns: dict[str, list[st
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature
-    request.model_spec.version_label = label
+    if label:  # an empty one is looked for, too
+        request.model_spec.version_label = label
     for name, texts in columns.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(texts))
 

@@ -61,7 +61,12 @@ class ExportedModel:
             UserError: there is none, or it takes ids.
         """
         self.path = _version_folder(Path(folder))
-        metadata = json.loads((self.path / "assets" / "metadata.json").read_text(encoding="utf-8"))
+        try:
+            metadata = json.loads((self.path / "assets" / "metadata.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: assets/metadata.json can't be read ({error}); expected a model as mtdnn_tf.export writes it, whole"
+            ) from None
         if metadata["kind"] != "text":
             raise UserError(f"{self.path}: an ids model takes token ids; export with --kind=text, or use --model_dir")
         self._signatures = tf.saved_model.load(str(self.path)).signatures

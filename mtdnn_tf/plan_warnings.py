@@ -116,7 +116,7 @@ def _majority(view: View) -> Messages:
     share = counts[label] / sum(counts.values())
     if share > MAJORITY:
         judge = (
-            "set main_metric to matthews"
+            f"set metrics to [{', '.join(dict.fromkeys([*view.task.metrics, 'matthews']))}] and main_metric to matthews"
             if view.task.main_metric == "accuracy"
             else f"judge by {view.task.main_metric}"
         )

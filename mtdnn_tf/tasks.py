@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -183,7 +184,18 @@ def _checked_text(where: str, task: TaskConfig, kind: TaskType) -> tuple[str, ..
         raise UserError(
             f"{where}.text: columns must have different names, none of them label or group; received {', '.join(task.text)}"
         )
+    for name in task.text:
+        if not is_input_name(name):
+            raise UserError(
+                f"{where}.text: {name!r} can't be the name of an exported model's input; take letters, digits and _, and say which "
+                "column that is: `columns: {review_text: Review Text}`"
+            )
     return task.text
+
+
+def is_input_name(name: str) -> bool:
+    """Return whether an input of an exported model may have this name: it is a parameter of a Python function there."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "self"
 
 
 def _check_options_of_documents(where: str, task: TaskConfig, of_documents: bool) -> None:

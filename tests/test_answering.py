@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.answering import in_order_of_lines, read_input, score_exported, score_input
+from mtdnn_tf.answering import ExportedModel, in_order_of_lines, read_input, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 
 
@@ -99,3 +99,12 @@ def test_an_exported_model_of_other_data_is_not_scored(experiment):
         score_exported(_exported_tasks([other]), [mood])
     with pytest.raises(mtdnn.UserError, match="no task has a labelled 'test' split"):
         score_exported(_exported_tasks(tasks), tasks, "test")
+
+
+def test_a_model_of_another_program_is_told(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(
+        mtdnn.UserError, match=r"1: assets/metadata\.json can't be read .* as mtdnn_tf\.export writes it"
+    ):
+        ExportedModel(tmp_path)

@@ -274,6 +274,28 @@ def test_texts_that_hang_together_stay_together(tmp_path):
         assert not set(train.texts[side]) & set(dev.texts[side])
 
 
+@pytest.mark.parametrize("repeated", [0, 1])
+def test_a_text_that_many_rows_share_does_not_hang_them_together(tmp_path, repeated):
+    texts = [f"A text of several words, number {place}" for place in range(200)]
+    shared = [f"what is said of target number {place % 2}" for place in range(200)]
+    columns = (shared, texts) if repeated == 0 else (texts, shared)
+    labels = [("yes", "no", "perhaps")[place % 3] for place in range(200)]
+    content = tsv(*columns, labels, header=("text1", "text2", "label"))
+    _, train, dev = held(tmp_path, content, share=0.1)
+    assert (len(train), len(dev)) == (pytest.approx(180, abs=2), pytest.approx(20, abs=2))
+    assert (
+        f"held out by text{2 - repeated}: too many rows share a text{repeated + 1}"
+        in (tmp_path / "mine.yaml").read_text()
+    )
+
+
+def test_words_of_the_language_name_no_text(tmp_path):
+    task = loaded(
+        started(tmp_path, Files(write(tmp_path, "a.tsv", tsv(TEXTS, cycle("a", "b"), header=("from", "label")))))
+    )["a"]
+    assert task.text == ("text",)
+
+
 def test_holding_out_is_the_same_each_time(tmp_path):
     contents = []
     for folder in (tmp_path / "one", tmp_path / "two"):

@@ -151,7 +151,12 @@ EXPECTED = [
     ("repeated", "topic", "train", "2 rows repeat an earlier one (first: line 43 = line 42)"),
     ("empty_text", "mood", "train", "1 row with an empty text (first: line 12)"),
     ("truncation", "topic", "train", "7.0 % of the rows are longer than data.max_length 16"),
-    ("majority", "mood", "train", "81.8 % of the rows are 'good'; accuracy misleads here: set main_metric to matthews"),
+    (
+        "majority",
+        "mood",
+        "train",
+        "81.8 % of the rows are 'good'; accuracy misleads here: set metrics to [accuracy, matthews] and main",
+    ),
     ("no_positive", "pick", "train", "1 of 2 queries have no relevant candidate"),
     ("skipped", "topic", "train", "on_error: skip leaves out 1 row"),
     ("no_dev", "topic", "", "has no dev split"),

@@ -169,6 +169,11 @@ BAD = {
     "three texts": ({"text": ["a", "b", "c"]}, r"takes 1 or 2 text columns, received 3"),
     "ranking of one text": ({"type": "ranking", "text": ["a"], "labels": None}, r"takes 2 text columns, received 1"),
     "same text twice": ({"text": ["a", "a"]}, r"different names"),
+    "text that no input can be called": (
+        {"text": ["Review Text"]},
+        r"text: 'Review Text' can't be the name of an exported model's input; take letters, digits and _",
+    ),
+    "text called by a word of the language": ({"text": ["class"]}, r"text: 'class' can't be the name"),
     "text named label": ({"text": ["label", "a"]}, r"none of them label"),
     "no labels": ({"labels": None}, r"tasks\.mine\.labels: .*two or more"),
     "one label": ({"labels": ["yes"]}, r"two or more different names"),

@@ -53,6 +53,23 @@ def checked_ids(inputs: Sequence[tf.Tensor], encoder: EncoderBackbone) -> list[t
         return [tf.identity(value) for value in inputs]
 
 
+def unragged(inputs: Sequence[tf.RaggedTensor]) -> list[tf.Tensor]:
+    """Return the ids of examples, each `[batch, (length)]`, filled up to the longest.
+
+    Raises, where the graph runs:
+        tf.errors.InvalidArgumentError: an example has more values of one input than of another.
+    """
+    rules = [
+        tf.debugging.Assert(
+            tf.reduce_all(tf.equal(value.row_lengths(), inputs[0].row_lengths())),
+            [f"each example must have as many values of {name} as of {INPUTS[0]}"],
+        )
+        for name, value in zip(INPUTS[1:], inputs[1:], strict=True)
+    ]
+    with tf.control_dependencies(rules):
+        return [tf.identity(value.to_tensor()) for value in inputs]
+
+
 def with_a_position(inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """Give inputs `[0, 0] int32`, which are no texts at all, the one position that the encoder's first token stands in."""
     missing = tf.cast(tf.equal(tf.shape(inputs[0])[1], 0), tf.int32)

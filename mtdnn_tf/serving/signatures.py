@@ -14,7 +14,7 @@ from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import first_tokens, head_views, view_model
 from mtdnn_tf.modeling.sharing import View
-from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, with_a_position
+from mtdnn_tf.serving.request_rules import checked_ids, checked_texts, int32_ids, unragged, with_a_position
 from mtdnn_tf.serving.served_encoder import ServedEncoder
 from mtdnn_tf.serving.stacked_heads import ServedHeads
 from mtdnn_tf.tasks import TaskSpec
@@ -190,7 +190,7 @@ class ServedModel(tf.Module):
             parsed = tf.io.parse_example(examples, features)
             return [parsed[name] for name in names]
         parsed = tf.io.parse_example(examples, {name: tf.io.RaggedFeature(tf.int64) for name in names})
-        return [int32_ids(parsed[name].to_tensor()) for name in names]
+        return [int32_ids(value) for value in unragged([parsed[name] for name in names])]
 
     def _encode_signature(self) -> Any:
         def encode(*inputs: tf.Tensor) -> Tensors:

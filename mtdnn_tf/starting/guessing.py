@@ -18,6 +18,7 @@ from mtdnn_tf.starting.names import (
     second_of_pair,
 )
 from mtdnn_tf.starting.tables import Column, FileTable
+from mtdnn_tf.tasks import is_input_name
 
 _SENTENCE = 3  # words on average: a text rather than a name
 _LONGEST_LABEL = 5  # words on average
@@ -180,6 +181,6 @@ def own_names(texts: Sequence[Column]) -> tuple[str, ...]:
     """Return what the task calls its texts: their names where these can name an input of a model, else text1 and text2."""
     names = [as_identifier(str(column.key)) for column in texts]
     plain = [name for name, column in zip(names, texts, strict=True) if name and str(column.key).lower() == name]
-    if len(set(plain)) == len(texts) and not {"label", "group"} & set(plain):
+    if len(set(plain)) == len(texts) and not {"label", "group"} & set(plain) and all(map(is_input_name, plain)):
         return tuple(str(column.key) for column in texts)
     return ("text",) if len(texts) == 1 else tuple(f"text{place + 1}" for place in range(len(texts)))

@@ -20,27 +20,33 @@ _BANDS = 5  # of scores, each held out in the same share
 _LARGEST_CLUSTER = 0.05  # of the rows that hang together by their texts
 
 
-def hold_out(table: FileTable, guess: Guess, share: float) -> tuple[list[int], list[int], bool]:
+def hold_out(table: FileTable, guess: Guess, share: float) -> tuple[list[int], list[int], int | None]:
     """Return the rows to train on and those to score on, in the order of the file, the same for every call.
 
-    Rows without a label are in neither. The third value tells whether second texts may stand on both sides: where they are
-    shared by too many rows (and in ranking, where candidates are), only the first text keeps to one side.
+    Rows without a label are in neither. The third value is the place of the text that may stand on both sides: one that too
+    many rows share, and in ranking, where candidates are shared, the second. None: no text does.
 
     Raises:
         UserError: there are too few rows.
     """
     rows = [row for row, value in enumerate(guess.label.stripped) if not is_no_label(value)]
-    by_first = guess.kind.type == "ranking"
-    clusters = _clusters(rows, guess.text_columns[: 1 if by_first else None])
-    if len(guess.text_columns) == 2 and not by_first:
-        by_first = max(len(cluster) for cluster in clusters) > max(2, _LARGEST_CLUSTER * len(rows))
-        clusters = _clusters(rows, guess.text_columns[:1]) if by_first else clusters
+    columns = guess.text_columns
+    free = 1 if guess.kind.type == "ranking" else None
+    clusters = _clusters(rows, columns[:1] if free else columns)
+    if len(columns) == 2 and not free and _largest(clusters) > max(2, _LARGEST_CLUSTER * len(rows)):
+        first, second = (_clusters(rows, [column]) for column in columns)
+        fits = _largest(first) <= max(share * len(rows), _largest(second))  # a larger one could not be held out
+        free, clusters = (1, first) if fits else (0, second)
     strata = _strata(guess, rows)
     held = _drawn(clusters, strata, share, zlib.crc32(guess.label.title.encode()))
     trained = [row for row in rows if row not in held]
     if not held or not trained:
         raise UserError(f"{table.path}: too few rows to hold any out for scoring; name a file with --dev")
-    return trained, sorted(held), by_first
+    return trained, sorted(held), free
+
+
+def _largest(clusters: Sequence[list[int]]) -> int:
+    return max(map(len, clusters), default=0)
 
 
 def _clusters(rows: Sequence[int], columns: Sequence[Column]) -> list[list[int]]:

@@ -138,10 +138,11 @@ def _unknown_labels(test: Split | None, guess: Guess) -> tuple[str, ...]:
 
 
 def _held_out(table: FileTable, guess: Guess, share: float) -> tuple[HeldOut, tuple[str, ...]]:
-    trained, held, only_first = hold_out(table, guess, share)
+    trained, held, free = hold_out(table, guess, share)
     ending = "." + table.format
-    shared = guess.kind.type != "ranking" and only_first
-    note = (f"held out by {guess.text[0]}: too many rows share a {guess.text[1]}",) if shared else ()
+    note: tuple[str, ...] = ()
+    if free is not None and guess.kind.type != "ranking":
+        note = (f"held out by {guess.text[1 - free]}: too many rows share a {guess.text[free]}",)
     return HeldOut(as_text(table, trained), as_text(table, held), (len(trained), len(held)), ending), note
 
 

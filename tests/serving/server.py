@@ -56,7 +56,7 @@ class LoadedModel:
     def find(self, spec):
         if spec.name != self.name:
             raise RefusedError(f"Servable not found for request: Latest({spec.name})", grpc.StatusCode.NOT_FOUND)
-        if spec.version_label and spec.version_label not in self.labels:
+        if spec.WhichOneof("version_choice") == "version_label" and spec.version_label not in self.labels:
             raise RefusedError(f"Unrecognized servable version label: {spec.version_label}")
         if spec.HasField("version") and spec.version.value != self.version:
             raise RefusedError(

@@ -205,8 +205,10 @@ def test_ids_of_examples_are_not_wrapped_round(ids):
     for wrong in (2**32 + 5, -(2**32) + 5):
         with pytest.raises(REFUSED, match="token_ids must be from 0 to 192"):
             ids["mood/classify"](inputs=_example(features | {"token_ids": [2, wrong, 3]}))
-    with pytest.raises(REFUSED, match="segment_ids must have the shape of token_ids"):
-        ids["mood/classify"](inputs=_example(features | {"segment_ids": [0]}))
+    unequal = _example(features | {"segment_ids": [0]})
+    for examples in (unequal, tf.concat([_example(features), unequal], 0)):
+        with pytest.raises(REFUSED, match="each example must have as many values of segment_ids as of token_ids"):
+            ids["mood/classify"](inputs=examples)
     assert int32_ids(tf.constant([5, 2**40, -(2**40)], tf.int64)).numpy().tolist() == [5, 2**31 - 1, -(2**31)]
 
 

@@ -12,6 +12,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.text import encode_texts
+from mtdnn_tf.data.words import WordTokenizer, build_vocabulary
 from mtdnn_tf.serving.warmup import (
     BATCH_SIZES,
     MAX_REQUESTS,
@@ -164,3 +165,10 @@ def test_there_are_never_more_requests_than_a_server_takes(signatures):
     if signatures <= 249:
         assert {16, 512} <= {length for length, _ in shapes}
         assert {1, 32} <= {size for _, size in shapes}
+
+
+@pytest.mark.parametrize(("texts", "word"), [(["это это фильм"], "это"), (["да да film"], "film"), (["123 45"], "a")])
+def test_a_word_is_found_in_any_vocabulary(texts, word):
+    tokenizer = WordTokenizer(build_vocabulary([texts]))
+    assert Warmup({}, {}, (), tokenizer, 16, "text")._word == word
+    assert tokenizer(tf.constant([word])).row_lengths()[0] == 1
