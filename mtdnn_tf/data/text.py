@@ -94,10 +94,11 @@ class Tokenizer:
         Raises:
             UserError: see `from_file`.
         """
-        words = [word for word in cls.from_file(path).vocab if not word.startswith("[")]  # [CLS], [unused1]
+        plain = cls.from_file(path)
+        words = [word for word in plain.vocab if not word.startswith("[")]  # [CLS], [unused1]
         cased = any(word != word.lower() for word in words)
         accented = any("Mn" in map(unicodedata.category, unicodedata.normalize("NFD", word)) for word in words)
-        return cls.from_file(path, lowercase=not cased, strip_accents=not (cased or accented))
+        return cls(plain.vocab, not cased, strip_accents=False) if cased or accented else plain
 
     @property
     def fingerprint(self) -> str:

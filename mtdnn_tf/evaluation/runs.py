@@ -73,9 +73,8 @@ def build_run_model(
 
 def _vocabulary(config: ExperimentConfig, tasks: Sequence[TaskSpec], words: Mapping[str, Any]) -> Sequence[str]:
     """Return the words of a new run: those of the run that it starts from, whose vectors it takes over; else as its source says."""
-    known = None
-    if config.training.init_from and (Path(config.training.init_from) / VOCABULARY_FILE).is_file():
-        known = WordTokenizer.from_file(Path(config.training.init_from) / VOCABULARY_FILE).vocab
+    path = Path(config.training.init_from or "") / VOCABULARY_FILE
+    known = WordTokenizer.from_file(path).vocab if config.training.init_from and path.is_file() else None
     if not words["vocab"]:
         return known or vocabulary_of_tasks(tasks, words["min_count"])
     named = WordTokenizer.from_file(words["vocab"]).vocab

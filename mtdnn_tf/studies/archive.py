@@ -23,7 +23,7 @@ from mtdnn_tf.files import write_bytes_atomically, write_text_atomically
 from mtdnn_tf.provenance import source_hashes
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FOLDER, SCORES_FILE
 from mtdnn_tf.studies.planned import PlannedRun
-from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, answered_files
+from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, answered_files, is_begun
 from mtdnn_tf.studies.stages import STAGE_KINDS
 
 _INDEX, _FORMAT = "archive.json", 1
@@ -89,7 +89,7 @@ class Archive:
         without_weights = self._needed_with_weights(runs if wanted is None else wanted)
         for run in runs:
             lineage = {run.name, *(ancestor.name for ancestor in run.ancestors)}
-            if run.name not in self._runs or _is_here(run) or lineage & without_weights:
+            if run.name not in self._runs or is_begun(run) or lineage & without_weights:
                 continue
             texts = {name: self._here(text, run) for name, text in self._texts[run.name].items()}
             self._refuse_other(run, texts.get(CONFIG_FILE, ""))
@@ -101,8 +101,8 @@ class Archive:
 
     def _needed_with_weights(self, wanted: Sequence[PlannedRun]) -> set[str]:
         """Return the names of the runs of which nothing is here, and that one starts from which has yet to be trained."""
-        to_train = [run for run in wanted if run.name not in self._runs and not _is_here(run)]
-        return {ancestor.name for run in to_train for ancestor in run.ancestors if not _is_here(ancestor)}
+        to_train = [run for run in wanted if run.name not in self._runs and not is_begun(run)]
+        return {ancestor.name for run in to_train for ancestor in run.ancestors if not is_begun(ancestor)}
 
     def write(self, runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, split: str) -> int:
         """Write all finished runs beside what the file holds of others by now, and return how many it then holds.
@@ -167,10 +167,6 @@ class Archive:
                     f"{where} was trained and scored on other data: sha256 of {self._here(path_of_data, run)}: {one}; here: {other}. "
                     "Put that file back, or name another archive"
                 )
-
-
-def _is_here(run: PlannedRun) -> bool:
-    return (run.directory / METRICS_FILE).is_file()
 
 
 def _checked(name: str) -> str:

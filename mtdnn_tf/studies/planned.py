@@ -127,9 +127,8 @@ class _Planner:
             self.tasks |= {spec.name for spec in specs}
             for task in self._tasks_of(stage, specs) if stage.options.each_task else (None,):
                 shown = [] if is_parent and task is None else self._tasks_shown(specs, task)
-                if stage.options.seed is not None or seed in self._grid.seeds_for(
-                    shown or self._grid.tasks or (), point
-                ):
+                wanted = self._grid.seeds_for(shown or self._grid.tasks or (), point)
+                if stage.options.seed is not None or seed in wanted:
                     yield self._run(stage, config, specs, task, point, seed)
 
     def _config(self, stage: Stage, point: Point | None, seed: int | None) -> ExperimentConfig:

@@ -108,8 +108,13 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
     return states
 
 
+def is_begun(run: PlannedRun) -> bool:
+    """Return whether a run's directory holds anything of its training."""
+    return (run.directory / METRICS_FILE).is_file()
+
+
 def _state(run: PlannedRun, split: str, with_weights: bool) -> str:
-    if not (run.directory / METRICS_FILE).is_file():
+    if not is_begun(run):
         return TO_DO
     return FINISHED if is_scored(run, split) and is_trained(run, with_weights) else CUT_OFF
 
@@ -155,7 +160,7 @@ def scores_file(split: str) -> str:
 
 
 def _refuse_other(run: PlannedRun) -> None:
-    if not (run.directory / METRICS_FILE).is_file() or not (run.directory / CONFIG_FILE).is_file():
+    if not is_begun(run) or not (run.directory / CONFIG_FILE).is_file():
         return
     differences = config_differences(load_config(run.directory / CONFIG_FILE), run.config)
     if differences:
@@ -182,18 +187,19 @@ def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledge
         )
 
 
-def refuse_lost_weights(run: PlannedRun, states: Mapping[str, str]) -> None:
-    """Refuse a run that would have to start from weights which are gone; the run that had them is finished all the same.
+def refuse_lost_weights(runs: Sequence[PlannedRun], states: Mapping[str, str]) -> None:
+    """Refuse runs that would have to start from weights which are gone; the run that had them is finished all the same.
 
     Raises:
-        UserError: it would; the stage is named.
+        UserError: one of them would; the stage is named.
     """
-    parent = run.parent
-    if parent and states[parent.name] == FINISHED and _needs_start(run) and not is_trained(parent, with_weights=True):
-        raise UserError(
-            f"{run.stage.where}: {run.name} starts from {parent.directory}, whose weights are gone or damaged: put them back, or "
-            "remove that folder and those of the runs that started from it, so that they are trained again"
-        )
+    first = {run.parent.name: run for run in reversed(runs) if run.parent and _needs_start(run)}
+    for run in first.values():  # one for each of those before, whose weights are read as a whole
+        if run.parent and states[run.parent.name] == FINISHED and not is_trained(run.parent, with_weights=True):
+            raise UserError(
+                f"{run.stage.where}: {run.name} starts from {run.parent.directory}, whose weights are gone or damaged: put them back, "
+                "or remove that folder and those of the runs that started from it, so that they are trained again"
+            )
 
 
 def remaining(runs: Sequence[PlannedRun], states: Mapping[str, str], ledger: Ledger, jobs: int = 1) -> str:

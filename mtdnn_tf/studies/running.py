@@ -14,7 +14,7 @@ from mtdnn_tf.config import dump_config
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import header
-from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, METRICS_FILE, OUTPUT_FILE
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, OUTPUT_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.processes import Processes, take_share_of_cpus
 from mtdnn_tf.studies.progress import (
@@ -23,6 +23,7 @@ from mtdnn_tf.studies.progress import (
     Ledger,
     answered_files,
     fingerprint,
+    is_begun,
     is_scored,
     is_trained,
     refuse_lost_weights,
@@ -72,8 +73,7 @@ def run_all(
     ledger = Ledger(root)
     states = states_of(runs, ledger, split)
     chosen = with_ancestors(runs, runs if wanted is None else wanted)
-    for run in chosen:
-        refuse_lost_weights(run, states)
+    refuse_lost_weights(chosen, states)
     print(summary(chosen, states, ledger, jobs), flush=True)
     parents = {run.parent.name for run in runs if run.parent}
     with Processes() as processes:
@@ -151,7 +151,7 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
     """Train a run, or go on with it, and score it on a split other than dev; one that lacks only that is not trained again."""
     write_text_atomically(run.directory / CONFIG_FILE, header(run.config) + dump_config(run.config))
     record = ledger[run.name]
-    if run.parent and not (run.directory / METRICS_FILE).is_file():
+    if run.parent and not is_begun(run):
         record = replace(record, started_from=fingerprint(run.parent.directory))
     ledger.write(run.name, record)
     started = time.monotonic()
