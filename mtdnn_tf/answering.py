@@ -22,6 +22,7 @@ from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples, with_aggregates
 from mtdnn_tf.evaluation.metrics import Predictions, score_task
 from mtdnn_tf.evaluation.runs import load_run, task_named
+from mtdnn_tf.serving.metadata import described_task
 from mtdnn_tf.tasks import TaskSpec
 
 Rows = list[dict[str, Any]]
@@ -70,7 +71,7 @@ class ExportedModel:
         if metadata["kind"] != "text":
             raise UserError(f"{self.path}: an ids model takes token ids; export with --kind=text, or use --model_dir")
         self._signatures = tf.saved_model.load(str(self.path)).signatures
-        self.tasks = tuple(TaskSpec(name=name, **_spec(values)) for name, values in metadata["tasks"].items())
+        self.tasks = tuple(described_task(name, told) for name, told in metadata["tasks"].items())
         self.weights = metadata.get("weights", "float32")
 
     def answers(self, task: TaskSpec, examples: Examples) -> Rows:
@@ -117,18 +118,6 @@ def _answer(task: TaskSpec, outputs: Mapping[str, np.ndarray], index: int) -> di
     return {name: float(outputs[name][index])}
 
 
-def _spec(values: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = tuple(values["metrics"])
-    return {
-        "type": values["type"],
-        "text": tuple(values["text"]),
-        "labels": tuple(values["labels"]),
-        "range": tuple(values["range"]) if values["range"] else None,
-        "metrics": metrics,
-        "main_metric": values["main_metric"],
-    }
-
-
 def _version_folder(folder: Path) -> Path:
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -158,7 +147,7 @@ def read_input(task: TaskSpec, path: str) -> Examples:
 
 def _read_file(task: TaskSpec, path: str) -> Examples:
     """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
-    own = next((task.sources[split] for split in ("dev", "test", "train") if split in task.sources), SourceConfig(path))
+    own = task.layout
     try:
         return _read_all_rows(task, replace(own, path=path, split=None, format="auto", rows=None, on_error="raise"))
     except MissingColumnError:

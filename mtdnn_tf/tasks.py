@@ -73,6 +73,13 @@ class TaskSpec:
     pretraining: PretrainingConfig | None = None  # of the type pretraining
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)  # by split: train, dev, test
 
+    @property
+    def layout(self) -> SourceConfig:
+        """How the task's files are laid out: its source of dev, else of test, else of train."""
+        return next(
+            (self.sources[split] for split in ("dev", "test", "train") if split in self.sources), SourceConfig("-")
+        )
+
 
 Item = TypeVar("Item")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

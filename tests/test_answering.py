@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import mtdnn_tf as mtdnn
 from mtdnn_tf.answering import ExportedModel, in_order_of_lines, read_input, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.serving.metadata import describe_task, described_task
 
 
 @pytest.fixture
@@ -99,6 +101,20 @@ def test_an_exported_model_of_other_data_is_not_scored(experiment):
         score_exported(_exported_tasks([other]), [mood])
     with pytest.raises(mtdnn.UserError, match="no task has a labelled 'test' split"):
         score_exported(_exported_tasks(tasks), tasks, "test")
+
+
+def test_an_exported_model_reads_files_laid_out_as_its_tasks_own(tmp_path):
+    columns, names = {"text": "review", "label": 0}, {"0": "negative", "1": "positive"}
+    source = SourceConfig(
+        "dev.csv", header=True, columns=columns, labels=names, ignore_labels=("?",), encoding="latin-1"
+    )
+    task = mtdnn.TaskSpec("mood", "classification", ("text",), ("negative", "positive"), sources={"dev": source})
+    task = described_task("mood", json.loads(json.dumps(describe_task(task))))
+    (tmp_path / "x.csv").write_bytes("stars,review\n1,très bon\n0,mauvais\n".encode("latin-1"))
+    examples = read_input(task, str(tmp_path / "x.csv"))
+    assert (examples.texts, examples.labels.tolist()) == ((["très bon", "mauvais"],), [1, 0])
+    (tmp_path / "y.csv").write_bytes("stars,review\n?,passable\n0,mauvais\n".encode("latin-1"))
+    assert read_input(task, str(tmp_path / "y.csv")).labels is None
 
 
 def test_a_model_of_another_program_is_told(tmp_path):

@@ -102,6 +102,8 @@ def test_export_and_the_exported_model_answers_as_the_run_does(trained):
     theirs = [json.loads(line)["score"] for line in from_saved.stdout.splitlines()]
     assert theirs == pytest.approx(mine, abs=1e-5)
     assert len(mine) == 9
+    assert from_saved.stderr.splitlines()[-1] == from_run.stderr.splitlines()[-1]
+    assert "pearson" in from_run.stderr
 
 
 def test_an_exported_model_is_scored_by_its_own_answers(trained):

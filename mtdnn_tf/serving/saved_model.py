@@ -15,11 +15,11 @@ from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.provenance import versions
 from mtdnn_tf.run_files import CARD_FILE
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import fingerprint, write_fingerprint
 from mtdnn_tf.serving.graph_edits import finish_graph
+from mtdnn_tf.serving.metadata import describe
 from mtdnn_tf.serving.signatures import ServedModel
 from mtdnn_tf.serving.versions import new_version, refuse_file
 from mtdnn_tf.serving.warmup import Warmup
@@ -153,30 +153,6 @@ def _refuse_large(encoder: Encoder, weights: str) -> None:
             f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; leave --freeze out, or take "
             "--weights=bfloat16"
         )
-
-
-def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, weights: str, max_length: int) -> dict[str, Any]:
-    """Return what a stranger to this package needs to know of the model."""
-    return {
-        "kind": kind,
-        "weights": weights,
-        "max_length": max_length,
-        "encoder": encoder.source,
-        "tasks": {
-            task.name: {
-                "type": task.type,
-                "text": list(task.text),
-                "labels": list(task.labels),
-                "range": list(task.range) if task.range else None,
-                "pair_order": task.pair_order,
-                "metrics": list(task.metrics),
-                "main_metric": task.main_metric,
-            }
-            for task in tasks
-            if task.head_of is None
-        },
-        "versions": versions(),
-    }
 
 
 def _save(served: ServedModel, signatures: Mapping[str, Any], folder: Path) -> None:
