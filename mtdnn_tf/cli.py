@@ -101,7 +101,8 @@ def model_dir_from_flags() -> Path:
         UserError: neither flag is there.
     """
     if MODEL_DIR.value:
-        return Path(MODEL_DIR.value)
+        path = Path(MODEL_DIR.value)
+        return path if path.name not in ("", "..") else path.resolve()  # its name names what is made of it
     if _CONFIG.value:
         return Path("runs") / Path(_CONFIG.value).stem
     if _TASK_FILES.value:

@@ -24,7 +24,7 @@ from mtdnn_tf.config_build import (
     show,
     to_plain,
 )
-from mtdnn_tf.config_paths import children_of, make_paths_absolute, spell_out_sources
+from mtdnn_tf.config_paths import TFDS, children_of, make_paths_absolute, spell_out_sources
 from mtdnn_tf.config_tree import Branch, Node, dump_yaml, expand_environment, file_layers, merge, parse_override
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.task_files import expand_task_files, layer_of_flags
@@ -67,6 +67,11 @@ class SourceConfig:
     encoding: Name = "utf-8"
     gather: bool = False  # ranking: bring the rows of one query together; without it, a file must have them so
     on_error: Annotated[str, one_of("raise", "skip")] = "raise"  # skip: leave rows that are at fault out, and list them
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether this is a dataset of tensorflow-datasets."""
+        return self.format == "tfds" or self.path.startswith(TFDS)
 
 
 @dataclass(frozen=True)

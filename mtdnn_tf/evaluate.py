@@ -44,8 +44,9 @@ def main() -> None:
 
 def score_saved_model(folder: str, split: str) -> None:
     """Ask the exported model, print the table; write the JSON where it is asked for."""
-    if _SCORE_FILES.value:
-        raise UserError("--score_files: written of runs only, not of --saved_model")
+    for flag in (_SCORE_FILES, _WITHOUT_TRAIN_ROWS, _TASK_ATTENTION):
+        if flag.value:
+            raise UserError(f"--{flag.name}: for runs only, not for --saved_model")
     cli.start_tensorflow()
     from mtdnn_tf.answering import ExportedModel, score_exported
     from mtdnn_tf.evaluation.report import score_table, write_scores

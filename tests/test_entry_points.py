@@ -154,6 +154,10 @@ BAD = [
     (["predict", "--task=mood"], "--model_dir"),
     (["evaluate", "--model_dir=nowhere"], "not a run directory"),
     (["evaluate", "--config=small.yaml", "--saved_model=nowhere"], "holds no SavedModel"),
+    (
+        ["evaluate", "--config=small.yaml", "--saved_model=nowhere", "--without_train_rows"],
+        "--without_train_rows: for runs only, not for --saved_model",
+    ),
     (["evaluate", "--model_dir=nowhere", "--tasks=mood"], "--tasks: a run is scored as it was trained"),
     (["evaluate", "--model_dir=nowhere", "--saved_model=nowhere", "--seed=1"], "--seed: a run keeps its configuration"),
     (

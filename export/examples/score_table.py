@@ -22,13 +22,14 @@ def main(path: str, task: str, table: str) -> None:
     ask = model.signatures[task]
     columns = json.loads(model.signatures["metadata"]()["json"].numpy())["tasks"][task]["text"]
 
-    def answer(lines: tf.Tensor) -> dict[str, tf.Tensor]:
+    def answer(numbers: tf.Tensor, lines: tf.Tensor) -> dict[str, tf.Tensor]:
         fields = tf.strings.split(lines, "\t")  # [batch, (columns)]
-        rule = f"every line must hold {', '.join(columns)}, separated by tabs"
-        tf.debugging.assert_equal(fields.row_lengths(), tf.constant(len(columns), tf.int64), rule)
+        wrong = tf.boolean_mask(numbers, fields.row_lengths() != len(columns))
+        rule = f"every line must hold {', '.join(columns)}, separated by tabs; this one does not: line"
+        tf.debugging.Assert(tf.size(wrong) == 0, [rule, wrong[:1]])
         return ask(**dict(zip(columns, tf.unstack(fields.to_tensor(shape=[None, len(columns)]), axis=1), strict=True)))
 
-    answers = tf.data.TextLineDataset(table).batch(BATCH).map(answer).prefetch(tf.data.AUTOTUNE)
+    answers = tf.data.TextLineDataset(table).enumerate(1).batch(BATCH).map(answer).prefetch(tf.data.AUTOTUNE)
     try:
         for found in answers.as_numpy_iterator():
             if "label" in found:
@@ -38,7 +39,8 @@ def main(path: str, task: str, table: str) -> None:
                 for value in next(iter(found.values())):
                     print(f"{value:.6f}")
     except tf.errors.InvalidArgumentError as error:
-        sys.exit(f"error: {table}: {error.message.rsplit('assertion failed: ', 1)[-1].splitlines()[0]}")
+        told = error.message.rsplit("assertion failed: ", 1)[-1].splitlines()[0]
+        sys.exit(f"error: {table}: {told.replace('] [', ' ').strip('[]')}")
 
 
 if __name__ == "__main__":

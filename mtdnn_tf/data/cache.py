@@ -76,8 +76,7 @@ def _dependencies(task: TaskSpec, split: str, tokenizer: Tokenizer, max_length: 
 
 def _content_hash(source: SourceConfig) -> str:
     """Return the hash of the bytes that a source reads; of what cannot be opened, whose reader says why, an empty one."""
-    is_dataset = source.path.startswith("tfds:") or source.format == "tfds"
-    paths = dataset_files(source) if is_dataset else [source.path]
+    paths = dataset_files(source) if source.is_dataset else [source.path]
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.path.basename(path).encode())

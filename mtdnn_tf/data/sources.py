@@ -166,7 +166,7 @@ def _format(source: SourceConfig) -> str:
         if source.format not in {**FORMATS, **READERS}:
             raise UserError(unknown_name(f"{source.path}: format", "format", source.format, {**FORMATS, **READERS}))
         return source.format
-    if source.path.startswith("tfds:"):
+    if source.is_dataset:
         return "tfds"
     name = PurePath(source.path.lower().removesuffix(".gz"))
     if name.suffix not in ENDINGS and os.path.isdir(source.path):
@@ -181,7 +181,7 @@ def _format(source: SourceConfig) -> str:
 
 def _with_split(source: SourceConfig, split: str) -> SourceConfig:
     """Name the split of a dataset that names none; `load_tasks` has done so already."""
-    if _format(source) != "tfds" or split_path(source)[1] is not None:
+    if not source.is_dataset or split_path(source)[1] is not None:
         return source
     return replace(source, split=_TFDS_SPLITS[split])
 

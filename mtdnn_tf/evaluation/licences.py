@@ -12,6 +12,7 @@ from mtdnn_tf.tasks import TaskSpec
 _STATED = re.compile(r"\blicen[cs]e:\s*(\S[^\n]*)", re.IGNORECASE)  # of a README, or of its front matter
 _UNKNOWN = "not found beside it"
 _LOOKED_AT = 100_000  # characters
+_OF_CODE = ("pyproject.toml", "setup.py", "setup.cfg", "package.json", "Cargo.toml", "go.mod")  # in a program's folder
 
 
 def weights_licence(source: str) -> str:
@@ -31,7 +32,9 @@ def data_licences(tasks: Sequence[TaskSpec]) -> dict[str, str]:
 
 def _data_licence(task: TaskSpec) -> str:
     paths = [Path(source.path) for source in task.sources.values()]
-    found = (_stated_in(path.parent) or _stated_in(path.parent.parent) for path in paths if path.is_file())
+    folders = [folder for path in paths if path.is_file() for folder in (path.parent, path.parent.parent)]
+    # A program's folder states the licence of its code.
+    found = (_stated_in(folder) for folder in folders if not any((folder / name).exists() for name in _OF_CODE))
     return next((licence for licence in found if licence), _UNKNOWN)
 
 

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtdnn_tf.config import config_hash
+from mtdnn_tf.config import ExperimentConfig, config_hash
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.evaluation.licences import data_licences, weights_licence
+from mtdnn_tf.evaluation.origins import EarlierRun, earlier_runs, encoder_sources
+from mtdnn_tf.evaluation.pages import read_metrics
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
-from mtdnn_tf.provenance import source_hashes, versions
-from mtdnn_tf.run_files import CARD_FILE, SCORES_FILE
+from mtdnn_tf.provenance import versions
+from mtdnn_tf.run_files import CARD_FILE, METRICS_FILE, SCORES_FILE
 from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
 
@@ -44,48 +47,50 @@ def model_card(
         command: how the run was started.
     """
     config = run.config
+    events = read_metrics(run.model_dir / METRICS_FILE)
+    earlier = earlier_runs(config)
+    all_tasks = [run.tasks, *(each.tasks for each in earlier)]
+    licences = dict.fromkeys(pair for tasks in all_tasks for pair in data_licences(tasks).items())
     lines = [
-        f"# {run.model_dir.resolve().name}: a multi-task text model",
+        f"# {run.model_dir.resolve().name}: a text model",
         "",
-        f"One shared encoder (`{config.encoder.source}`) with {len(run.tasks)} tasks on it, trained together (MT-DNN, "
-        "Liu et al., ACL 2019).",
+        f"An encoder (`{config.encoder.source}`) with {_counted(run.tasks)} on it (MT-DNN, Liu et al., ACL 2019).",
+        *(_told_start(each) for each in earlier),
         "",
         "## Tasks",
         "",
-        "| task | type | head | inputs | labels or range | training examples |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *_table(("task", "type", "head", "inputs", "labels or range", "training examples")),
         *(_task_row(task, example_counts) for task in run.tasks),
         "",
         "## Scores on the development sets",
         "",
-        f"In percent, one run, seed {config.training.seed}, best of its epochs by `{config.training.best_metric}`: chosen "
-        "on the same development sets, so a little optimistic.",
+        f"In percent, losses as they are; one run, seed {config.training.seed}{_told_choice(config, events)}.",
         "",
-        "| task | metric | score |",
-        "| --- | --- | --- |",
-        *(_score_rows(run.tasks, scores) if scores else ["| all | | not recorded: the run has not ended |"]),
+        *_table(("task", "metric", "score")),
+        *(_score_rows(run.tasks, scores) if scores else [_line("all", "", "not recorded: the run has not ended")]),
         "",
         "## Made with",
         "",
         f"- configuration {config_hash(config)} (`config.yaml` of the run); command: `{command or 'not recorded'}`",
         f"- {', '.join(f'{name} {version}' for name, version in versions().items())}",
-        f"- {config.training.epochs} epochs of {steps_per_epoch or 'an unrecorded number of'} steps, "
+        f"- {_told_epochs(config, events)} of {steps_per_epoch or 'an unrecorded number of'} steps, "
         f"{config.runtime.precision}, texts cut at {config.data.max_length} tokens",
         "",
         "## Data",
         "",
-        "| file | sha256, first 12 digits |",
-        "| --- | --- |",
-        *(f"| `{path}` | {digest} |" for path, digest in source_hashes(run.tasks).items()),
+        *_table(("file", "sha256, first 12 digits")),
+        *(
+            _line(f"`{path}`", digest)
+            for path, digest in source_hashes([task for tasks in all_tasks for task in tasks]).items()
+        ),
         "",
         "## Licences",
         "",
         "As found beside them; this card changes none. Where nothing was found, the publisher's word holds.",
         "",
-        "| what | licence |",
-        "| --- | --- |",
-        f"| weights `{config.encoder.source}` | {weights_licence(config.encoder.source)} |",
-        *(f"| data `{name}` | {licence} |" for name, licence in data_licences(run.tasks).items()),
+        *_table(("what", "licence")),
+        *(_line(f"weights `{source}`", weights_licence(source)) for source in encoder_sources(config, earlier)),
+        *(_line(f"data `{name}`", licence) for name, licence in licences),
         "",
         "## Limits",
         "",
@@ -106,8 +111,8 @@ def exported_model_card(run: Run, facts: Mapping[str, Any]) -> str:
     path = run.model_dir / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else model_card(run, _recorded_scores(run))
     rows = {"configuration": config_hash(run.config), **facts, **versions()}
-    table = [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join([text.rstrip(), "", "## This export", "", "| | |", "| --- | --- |", *table, ""])
+    table = [_line(name, value) for name, value in rows.items()]
+    return "\n".join([text.rstrip(), "", "## This export", "", *_table(("", "")), *table, ""])
 
 
 def _recorded_scores(run: Run) -> dict[str, Any] | None:
@@ -123,15 +128,48 @@ def _task_row(task: TaskSpec, example_counts: Mapping[str, int] | None) -> str:
         ", ".join(task.labels) if task.labels else (f"{task.range[0]:g} to {task.range[1]:g}" if task.range else "")
     )
     examples = "not recorded" if example_counts is None else example_counts.get(task.name, 0)
-    return (
-        f"| {task.name} | {task.type} | {task.head_of or task.head} | {', '.join(task.text)} | {meaning} | {examples} |"
-    )
+    return _line(task.name, task.type, task.head_of or task.head, ", ".join(task.text), meaning, examples)
 
 
 def _score_rows(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"| {task.name} | {metric} | {shown_score(metric, value):.2f} |"
+        _line(task.name, metric, f"{shown_score(metric, value):.2f}")
         for task in tasks
         for metric, value in scores.get(task.name, {}).items()
     ]
-    return [*rows, f"| average of main metrics | | {100 * scores['average']:.2f} |"]
+    return [*rows, _line("average of main metrics", "", f"{100 * scores['average']:.2f}")]
+
+
+def _line(*cells: object) -> str:
+    escaped = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _table(head: Sequence[str]) -> list[str]:
+    return [_line(*head), _line(*["---"] * len(head))]
+
+
+def _counted(tasks: Sequence[TaskSpec]) -> str:
+    return "one task" if len(tasks) == 1 else f"{len(tasks)} tasks, trained together,"
+
+
+def _told_start(earlier: EarlierRun) -> str:
+    if earlier.config is None:
+        return f"Before that: {earlier.taken} came from `{earlier.folder}`, which can not be read any more: its data and licences are not known."
+    names = ", ".join(task.name for task in earlier.tasks)
+    return f"Before that: {earlier.taken} came from `{earlier.folder}` (configuration {config_hash(earlier.config)}; {names})."
+
+
+def _told_choice(config: ExperimentConfig, events: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the scored model was chosen."""
+    if len({event["epoch"] for event in events if event["event"] == "dev"}) < 2:
+        return ""
+    metric = config.training.best_metric
+    return f", best of its epochs by `{metric}`: chosen on the same development sets, so a little optimistic"
+
+
+def _told_epochs(config: ExperimentConfig, events: Sequence[Mapping[str, Any]]) -> str:
+    stopped = [event["epoch"] + 1 for event in events if event["event"] == "early_stop"]
+    return (
+        f"{stopped[-1]} epochs (of {config.training.epochs} at most)" if stopped else f"{config.training.epochs} epochs"
+    )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mtdnn_tf.config import config_hash
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.evaluation.charts import Series, line_chart
 from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
-from mtdnn_tf.provenance import source_hashes, versions
+from mtdnn_tf.provenance import versions
 from mtdnn_tf.run_files import METRICS_FILE, REPORT_FILE
 from mtdnn_tf.task_types import shown_score
 from mtdnn_tf.tasks import TaskSpec
@@ -66,7 +67,7 @@ def write_report(
     """
     events = read_metrics(run.model_dir / METRICS_FILE)
     sections = [
-        f"<h1>{text_of(run.model_dir.name)}</h1>",
+        f"<h1>{text_of(run.model_dir.resolve().name)}</h1>",
         f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{text_of(run.config.encoder.source)}</code>), '
         f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
         "<h2>Development scores</h2>",
@@ -83,7 +84,7 @@ def write_report(
         table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
     ]
     path = run.model_dir / REPORT_FILE
-    write_text_atomically(path, whole_page(run.model_dir.name, sections))
+    write_text_atomically(path, whole_page(run.model_dir.resolve().name, sections))
     return path
 
 

@@ -13,6 +13,7 @@ from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import head_views, view_model
 from mtdnn_tf.modeling.sharing import View
+from mtdnn_tf.serving.signatures import combined_groups, largest_group
 from mtdnn_tf.tasks import TaskSpec
 
 Arrays = dict[str, np.ndarray]
@@ -49,13 +50,9 @@ def expected_answers(
         cases[task.name] = asked.task(task)
         method = "classify" if task.type == "classification" else "regress"
         cases[f"{task.name}/{method}"] = asked.example(task, cases[task.name])
-    groups = {
-        "all_single": [task for task in own if len(task.text) == 1],
-        "all_pairs": [task for task in own if len(task.text) == 2],
-    }
-    cases |= {name: asked.combined(group) for name, group in groups.items() if group}
-    largest = max(groups, key=lambda name: (len(groups[name]), name == "all_pairs"))
-    return cases | {"serving_default": cases[largest], "encode": asked.encode()}
+    groups = combined_groups(own, kind)
+    cases |= {name: asked.combined(group) for name, group in groups.items()}
+    return cases | {"serving_default": cases[largest_group(groups)], "encode": asked.encode()}
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,8 @@ class _Asked:
 
     def combined(self, tasks: Sequence[TaskSpec]) -> Case:
         names = ("text",) if len(tasks[0].text) == 1 else ("text_a", "text_b")
-        # Ids are asked in the order of the first task; strings are packed by each task's own order.
-        orders = {task.name: tasks[0].pair_order if self.kind == "ids" else task.pair_order for task in tasks}
         outputs = {
-            f"{task.name}.{name}": value
-            for task in tasks
-            for name, value in self._answer(task, full=False, pair_order=orders[task.name]).items()
+            f"{task.name}.{name}": value for task in tasks for name, value in self._answer(task, full=False).items()
         }
         return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs))
 
@@ -120,8 +113,8 @@ class _Asked:
         encoded = encode_texts(texts, self.tokenizer, self.max_length, pair_order)
         return {name: encoded[name].numpy() for name in INPUTS}
 
-    def _answer(self, task: TaskSpec, full: bool, pair_order: str | None = None) -> Arrays:
-        ids, views = self._encoded(len(task.text), pair_order or task.pair_order)
+    def _answer(self, task: TaskSpec, full: bool) -> Arrays:
+        ids, views = self._encoded(len(task.text), task.pair_order)
         head = self.model.get_layer(task.name)
         logits = head(*views[task.name], ids["segment_ids"], ids["padding_mask"], training=False)
         return _outputs(task, _float(logits), full)

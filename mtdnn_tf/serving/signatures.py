@@ -156,18 +156,13 @@ class ServedModel(tf.Module):
         return _named(by_dict, self._specs(columns))
 
     def _combined_signatures(self) -> dict[str, Any]:
-        arities: dict[str, tuple[int, tuple[str, ...]]] = {"all_single": (1, ("text",)), "all_pairs": (2, PAIR_NAMES)}
-        if self._kind == "ids":
-            arities = {name: (arity, INPUTS) for name, (arity, _) in arities.items()}
-        found: dict[str, Any] = {}
-        sizes: dict[str, int] = {}
-        for name, (arity, inputs) in arities.items():
-            tasks = [task for task in self._tasks if len(task.text) == arity]
-            if tasks:
-                found[name] = self._predict_signature(name, tasks, inputs, combined=True)
-                sizes[name] = len(tasks)
-        largest = max(sizes, key=lambda name: (sizes[name], name == "all_pairs"))
-        return found | {"serving_default": found[largest]}
+        texts = {"all_single": ("text",), "all_pairs": PAIR_NAMES}
+        groups = combined_groups(self._tasks, self._kind)
+        found = {
+            name: self._predict_signature(name, tasks, texts[name] if self._kind == "text" else INPUTS, combined=True)
+            for name, tasks in groups.items()
+        }
+        return found | {"serving_default": found[largest_group(groups)]}
 
     def _example_signature(self, task: TaskSpec) -> tuple[str, Any]:
         """Return the method name and a function that takes serialised tf.Example, as Classify and Regress requests send them."""
@@ -200,6 +195,25 @@ class ServedModel(tf.Module):
 
         specs = self._specs(("text",) if self._kind == "text" else INPUTS)
         return _named(_by_dict(encode, specs), specs)
+
+
+def combined_groups(tasks: Sequence[TaskSpec], kind: str) -> dict[str, list[TaskSpec]]:
+    """Return the tasks that `all_single` and `all_pairs` answer; without a name that would have none.
+
+    A row of ids holds its two texts in one order: an ids model answers together only those pair tasks that have the order of the
+    first of them.
+    """
+    own = [task for task in tasks if task.head_of is None]
+    pairs = [task for task in own if len(task.text) == 2]
+    if kind == "ids":
+        pairs = [task for task in pairs if task.pair_order == pairs[0].pair_order]
+    groups = {"all_single": [task for task in own if len(task.text) == 1], "all_pairs": pairs}
+    return {name: group for name, group in groups.items() if group}
+
+
+def largest_group(groups: Mapping[str, Sequence[TaskSpec]]) -> str:
+    """Return the name of the group that `serving_default` stands for: the one of more tasks, of two alike the pairs."""
+    return max(groups, key=lambda name: (len(groups[name]), name == "all_pairs"))
 
 
 def encode_tensors(views: Mapping[str, View], padding_mask: tf.Tensor) -> Tensors:

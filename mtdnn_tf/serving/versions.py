@@ -37,10 +37,17 @@ def new_version(base: Path | str) -> Iterator[tuple[Path, Callable[[], Path]]]:
         with _locked(base):
             _remove_leftovers(base)
             folder, lock = _private_folder(base)
+        published: list[Path] = []
+
+        def publish() -> Path:
+            published.append(_publish(folder, base))
+            return published[0]
+
         try:
-            yield folder, lambda: _publish(folder, base)
+            yield folder, publish
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # after publishing there is nothing of that name
+            if not published:  # else the name is free, and may be another export's by now
+                shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
 
 
@@ -88,7 +95,10 @@ def _private_folder(base: Path) -> tuple[Path, int]:
 
 def _remove_leftovers(base: Path) -> None:
     for folder in base.glob(f"{_PREFIX}*.partial"):
-        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # its owner has just removed it
+            continue
         try:
             if _try_lock(descriptor):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mtdnn_tf.config import config_differences, load_config
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_bytes_atomically, write_text_atomically
-from mtdnn_tf.provenance import source_hashes
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FOLDER, SCORES_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, answered_files, is_begun

@@ -226,6 +226,6 @@ def check_inputs(specs: Sequence[TaskSpec], where: str) -> None:
     """
     for task in specs:
         for split, source in task.sources.items():
-            is_name = source.path.startswith("tfds:") or source.format == "tfds" or re.search(r"[*?\[]", source.path)
+            is_name = source.is_dataset or re.search(r"[*?\[]", source.path)
             if not is_name and not Path(source.path).exists():
                 raise UserError(f"{where}: tasks.{task.name}.{split}: {source.path}: there is no such file")

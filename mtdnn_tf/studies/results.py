@@ -11,8 +11,9 @@ import numpy as np
 
 from mtdnn_tf.config import config_hash
 from mtdnn_tf.config_paths import SPLITS
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.evaluation.pages import read_metrics
-from mtdnn_tf.provenance import read_header, source_hashes
+from mtdnn_tf.provenance import read_header
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, scores_file

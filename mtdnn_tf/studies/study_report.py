@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from mtdnn_tf.config import config_hash
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.evaluation.charts import Series, attention_map, dot_chart, line_chart
 from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
-from mtdnn_tf.provenance import read_header, source_hashes
+from mtdnn_tf.provenance import read_header
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, attention_files
 from mtdnn_tf.studies.comparisons import Comparison
 from mtdnn_tf.studies.results import Result, Summary, arms_in_words, most_seeds, summaries

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.tasks import TaskSpec
@@ -88,6 +91,18 @@ def _read(folder, split="train", task=PAIRS, labelled=True, **options):
 
 def _numbers(examples):
     return sorted(int(text.split()[1]) for text in examples.texts[0])
+
+
+def test_a_dataset_has_the_hashes_of_its_files(prepared):
+    source = SourceConfig(f"tfds:{prepared}/small_pairs/1.2.3:train")
+    hashes = source_hashes([dataclasses.replace(PAIRS, sources={"train": source})])
+    names = sorted(path.name for path in (prepared / "small_pairs" / "1.2.3").iterdir())
+    assert [os.path.basename(path) for path in hashes] == names
+    data = next(path for path in hashes if "train.tfrecord" in path)
+    with open(data, "rb") as file:
+        assert hashes[data] == hashlib.sha256(file.read()).hexdigest()[:12]
+    gone = SourceConfig(f"tfds:{prepared}/small_pairs/9.9.9:train")
+    assert source_hashes([dataclasses.replace(PAIRS, sources={"train": gone})]) == {}
 
 
 SLICES = {

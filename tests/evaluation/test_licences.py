@@ -8,8 +8,6 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.evaluation.licences import data_licences, weights_licence
-from mtdnn_tf.evaluation.model_card import exported_model_card
-from mtdnn_tf.evaluation.runs import Run, build_run_model
 
 STATED = {
     "front matter": ({"README.md": "---\nlicense: apache-2.0\n---\n"}, "apache-2.0 (README.md)"),
@@ -39,15 +37,7 @@ def test_data_of_a_folder_or_the_one_above(experiment):
     assert set(data_licences(tasks).values()) == {"not found beside it"}
     (experiment.parent.parent / "README.md").write_text("Licence: CC0")
     assert data_licences(tasks) == dict.fromkeys(("mood", "follows", "close", "pick"), "CC0 (README.md)")
+    (experiment.parent.parent / "pyproject.toml").write_text("")  # the licence of somebody's code, then
+    assert set(data_licences(tasks).values()) == {"not found beside it"}
     bare = dataclasses.replace(tasks[0], sources={})
     assert data_licences([bare]) == {}
-
-
-def test_a_run_that_never_ended_gets_a_card_that_says_so(experiment, tmp_path):
-    config = mtdnn.load_config(experiment)
-    run = Run(*build_run_model(config), config, tmp_path)
-    card = exported_model_card(run, {"fingerprint": "abc"})
-    assert "not recorded: the run has not ended" in card
-    assert "| mood | classification | linear | text | negative, positive | not recorded |" in card
-    assert "| fingerprint | abc |" in card
-    assert exported_model_card(run, {"fingerprint": "abc"}) == card

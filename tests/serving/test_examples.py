@@ -74,7 +74,8 @@ def test_a_table_through_tf_data(exported, signatures, tmp_path):
     table.write_text("a\tb\nonly one\n", encoding="utf-8")
     done = run("score_table.py", exported[3]["text"], "follows", table)
     assert done.returncode == 1
-    assert "every line must hold premise, hypothesis" in done.stderr.splitlines()[-1]
+    told = f"error: {table}: every line must hold premise, hypothesis, separated by tabs; this one does not: line 2"
+    assert done.stderr.splitlines()[-1] == told
 
 
 def _vocabulary(path):

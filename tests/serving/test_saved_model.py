@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -166,6 +167,17 @@ def test_encode_gives_the_encoders_outputs(exported):
     np.testing.assert_allclose(found["token_embeddings"], outputs["sequence_output"], atol=1e-5)
     np.testing.assert_allclose(found["pooled"], outputs["pooled_output"], atol=1e-5)
     np.testing.assert_array_equal(found["token_mask"], inputs["padding_mask"])
+
+
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
+def test_ids_of_a_pair_are_asked_of_tasks_of_one_order(exported, tmp_path, kind):
+    """A text goes to each task in the order that it was trained with; a row of ids has one order only."""
+    model, tasks, encoder, _ = exported
+    tasks = [replace(task, pair_order="hypothesis_first") if task.name == "close" else task for task in tasks]
+    path = mtdnn.export_saved_model(model, tasks, encoder, tmp_path, kind, max_length=48, check=True)
+    outputs = tf.saved_model.load(str(path)).signatures["all_pairs"].structured_outputs
+    asked = {name.split(".")[0] for name in outputs}
+    assert asked == ({"follows", "close", "pick"} if kind == "text" else {"follows", "pick"})
 
 
 @pytest.mark.parametrize("kind", EXPORT_KINDS)

@@ -49,6 +49,20 @@ def test_what_is_not_published_is_removed(tmp_path):
     assert _names(tmp_path / "deep" / "base") == []
 
 
+def test_a_published_export_leaves_the_next_one_of_its_name_alone(tmp_path):
+    """Containers that share a volume have the same process ids."""
+    with new_version(tmp_path) as (first, publish):
+        _fill(first)
+        publish()
+        other = new_version(tmp_path)
+        second, publish_other = other.__enter__()
+        assert second == first
+        _fill(second)
+    assert _is_complete(publish_other())
+    other.__exit__(None, None, None)
+    assert _names(tmp_path) == ["1", "2"]
+
+
 def test_everything_is_on_the_disk_before_the_rename_and_the_rename_after(tmp_path, monkeypatch):
     events = []
     flush, rename = os.fsync, Path.rename

@@ -6,7 +6,7 @@ import hashlib
 import os
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.provenance import source_hashes
+from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.tasks import TaskSpec
 
 
