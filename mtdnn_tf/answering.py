@@ -17,7 +17,9 @@ import tensorflow_text  # noqa: F401  (registers the ops of exported text models
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import MissingColumnError
-from mtdnn_tf.data.sources import Examples, read_examples, read_source
+from mtdnn_tf.data.faults import LineError
+from mtdnn_tf.data.lines import read_lines
+from mtdnn_tf.data.sources import Examples, open_table, read_examples, read_source
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples, with_aggregates
 from mtdnn_tf.evaluation.metrics import Predictions, score_task
@@ -135,9 +137,16 @@ def read_input(task: TaskSpec, path: str) -> Examples:
     """
     if path != "-":
         return _read_file(task, str(Path(path).resolve()))
+    content = _stdin_bytes()
+    width = content.partition(b"\n")[0].count(b"\t") + 1
+    if width != len(task.text):
+        raise UserError(
+            f"standard input:1: {width} column{'s' if width > 1 else ''}, expected {len(task.text)}: {', '.join(task.text)}"
+            f"{', separated by a tab' if len(task.text) > 1 else ''} (a tab in a text?)"
+        )
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "stdin.tsv"
-        copy.write_bytes(_stdin_bytes())
+        copy.write_bytes(content)
         columns = {name: position for position, name in enumerate(task.text)}
         try:
             return read_source(task, SourceConfig(path=str(copy), header=False, columns=columns), labelled=False)
@@ -148,10 +157,38 @@ def read_input(task: TaskSpec, path: str) -> Examples:
 def _read_file(task: TaskSpec, path: str) -> Examples:
     """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
     own = task.layout
+    plain = SourceConfig(
+        path,
+        labels=own.labels,
+        ignore_labels=own.ignore_labels,
+        encoding=_encoding(path, own.encoding),
+        gather=task.type == "ranking",  # answers go back to the order of the file
+    )
+    own_names = own.header is not False and own.format != "canonical"
+    if not own_names and _names_texts(task, plain):
+        return _read_all_rows(task, plain)
+    if own.format == "canonical" and path.lower().removesuffix(".gz").endswith((".tsv", ".txt")):
+        return _read_all_rows(task, replace(plain, format="canonical"))
     try:
-        return _read_all_rows(task, replace(own, path=path, split=None, format="auto", rows=None, on_error="raise"))
+        return _read_all_rows(task, replace(plain, header=own.header, columns=own.columns))
     except MissingColumnError:
-        return _read_all_rows(task, SourceConfig(path, labels=own.labels, ignore_labels=own.ignore_labels))
+        return _read_all_rows(task, plain)
+
+
+def _encoding(path: str, own: str) -> str:
+    """Return UTF-8 where a file is that, else the encoding of the task's own files."""
+    if own == "utf-8":
+        return own
+    return own if any(isinstance(line, LineError) for _, line in read_lines(path)) else "utf-8"
+
+
+def _names_texts(task: TaskSpec, source: SourceConfig) -> bool:
+    """Return whether the first line of a file, or its keys, name the task's texts."""
+    try:
+        names = open_table(source).names or ()
+    except UserError:
+        return False
+    return set(task.text) <= set(names)
 
 
 def _read_all_rows(task: TaskSpec, source: SourceConfig) -> Examples:

@@ -54,7 +54,7 @@ def _text(children: dict[str, Node], key: str) -> Leaf | None:
 
 
 def _joined(start: Path, value: str) -> str:
-    return os.path.normpath(start / Path(value).expanduser())
+    return os.path.normpath(start / os.path.expanduser(value))
 
 
 def _make_absolute(children: dict[str, Node], key: str, start: Path | None = None) -> None:

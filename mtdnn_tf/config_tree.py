@@ -205,7 +205,7 @@ def file_layers(path: str | Path, including: tuple[Path, ...] = (), said_in: str
 
 def _shown(folder: Path, item: Leaf) -> Path:
     # As the user would write it from where they stand; absolute where the item is.
-    return Path(os.path.normpath(folder / Path(item.value).expanduser()))
+    return Path(os.path.normpath(folder / os.path.expanduser(item.value)))
 
 
 def read_text(path: Path, said_in: str = "") -> str:

@@ -8,6 +8,7 @@ A data set is `<task>` or `<task>_<suffix>`; its files are `<data set>_<split>.t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def _beside(node: Node, key: str) -> Path:
     assert isinstance(node, Branch)
     leaf = node.children[key]
     assert not isinstance(leaf, Branch)
-    return leaf.origin.folder / Path(leaf.value).expanduser()
+    return leaf.origin.folder / os.path.expanduser(leaf.value)
 
 
 def _definition_of(data_set: str, definitions: Iterable[str], where: str) -> str:

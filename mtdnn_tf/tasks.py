@@ -141,7 +141,7 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
         max_examples=task.max_examples,
         sample_seed=task.sample_seed,
         pretraining=task.pretraining or (PretrainingConfig() if of_documents else None),
-        sources=_sources(task, text, ready),
+        sources=_sources(where, task, text, ready),
     )
 
 
@@ -260,7 +260,14 @@ def _metrics(where: str, task: TaskConfig, kind: TaskType) -> tuple[tuple[str, .
     return metrics, main_metric
 
 
-def _sources(task: TaskConfig, text: tuple[str, ...], ready: ReadyMade | None) -> dict[str, SourceConfig]:
+def _sources(where: str, task: TaskConfig, text: tuple[str, ...], ready: ReadyMade | None) -> dict[str, SourceConfig]:
+    for split, source in _written_sources(task).items():
+        key = "split" if source.split else "data_dir" if source.data_dir else None
+        if key is not None and not source.is_dataset:
+            raise UserError(
+                f"{where}.{split}.{key}: is for datasets of tensorflow-datasets; received it for the file {source.path}: for a part "
+                'of it say rows, as in rows: "[-200:]"'
+            )
     return {split: complete_source(source, split, text, ready) for split, source in _written_sources(task).items()}
 
 

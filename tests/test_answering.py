@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from types import SimpleNamespace
 
@@ -64,8 +65,7 @@ def test_every_row_of_a_file_is_answered(close, tmp_path):
 
 
 def test_answers_stand_as_the_rows_do_though_queries_are_gathered(experiment, tmp_path):
-    pick = next(task for task in mtdnn.load_tasks(mtdnn.load_config(experiment)) if task.name == "pick")
-    task = dataclasses.replace(pick, sources={"dev": dataclasses.replace(pick.sources["dev"], gather=True)})
+    task = next(task for task in mtdnn.load_tasks(mtdnn.load_config(experiment)) if task.name == "pick")
     examples = read_input(task, _write(tmp_path / "x.tsv", "question\tanswer\nq\ta\np\tb\nq\tc\n"))
     assert examples.texts[1] == ["a", "c", "b"]
     answers = [{"relevance": answer} for answer in examples.texts[1]]
@@ -77,6 +77,40 @@ def test_no_row_that_is_asked_is_skipped(close, tmp_path):
     task = dataclasses.replace(close, sources={"dev": dev})
     with pytest.raises(mtdnn.UserError, match=r"x\.tsv:2: 1 column, expected 2"):
         read_input(task, _write(tmp_path / "x.tsv", "sentence1\tsentence2\na\nb\tc\n"))
+
+
+def _without_header(task, **more):
+    columns = {name: place for place, name in enumerate((*task.text, "label"))}
+    return dataclasses.replace(task, sources={"dev": SourceConfig("dev.tsv", header=False, columns=columns, **more)})
+
+
+def test_a_header_is_no_row_though_the_tasks_own_files_have_none(close, tmp_path):
+    task = _without_header(close)
+    named = read_input(task, _write(tmp_path / "x.tsv", "id\tsentence1\tsentence2\n7\ta\tb\n8\tc\td\n"))
+    assert (named.texts, named.labels) == ((["a", "c"], ["b", "d"]), None)
+    own = read_input(task, _write(tmp_path / "y.tsv", "a\tb\t1\nc\td\t2\n"))
+    assert (own.texts, own.labels.tolist()) == ((["a", "c"], ["b", "d"]), [1, 2])
+
+
+def test_a_file_in_utf_8_is_read_as_such_and_others_as_the_tasks_own(close, tmp_path):
+    task = _without_header(close, encoding="latin-1")
+    for encoding in ("utf-8", "latin-1"):
+        (tmp_path / "x.tsv").write_bytes("café\tà la carte\t1\n".encode(encoding))
+        assert read_input(task, str(tmp_path / "x.tsv")).texts == (["café"], ["à la carte"])
+
+
+def test_a_canonical_file_is_read_where_the_tasks_own_are_canonical(close, tmp_path):
+    task = dataclasses.replace(close, sources={"dev": SourceConfig("dev.tsv", format="canonical")})
+    own = read_input(task, _write(tmp_path / "x.tsv", "0\t2\ta\tb\n1\t3\tc\td\n"))
+    assert (own.texts, own.labels.tolist()) == ((["a", "c"], ["b", "d"]), [2, 3])
+    assert read_input(task, _write(tmp_path / "y.tsv", "sentence1\tsentence2\na\tb\n")).texts == (["a"], ["b"])
+
+
+@pytest.mark.parametrize("line", ["17\ta dog\ta hound", "a dog"])
+def test_lines_of_standard_input_hold_the_texts_and_nothing_else(close, monkeypatch, line):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n"))
+    with pytest.raises(mtdnn.UserError, match=r"standard input:1: \d columns?, expected 2: sentence1, sentence2"):
+        read_input(close, "-")
 
 
 def test_answers_to_labelled_files_are_scored(close, tmp_path):

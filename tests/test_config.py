@@ -142,6 +142,11 @@ def test_a_source_of_a_dataset_is_no_path(tmp_path):
     assert config.tasks["mood"].train.path == "tfds:glue/sst2"
 
 
+def test_a_tilde_before_a_folders_name_is_part_of_it(tmp_path):
+    config = load_config(_write(tmp_path), ["tasks.mood.train=~data/train.tsv"])
+    assert config.tasks["mood"].train.path.endswith("/~data/train.tsv")
+
+
 def test_a_dump_reads_back_equal(tmp_path):
     config = load_config(_write(tmp_path), ["training.init_from=runs/other", "tasks.mood.loss_weight=2"])
     again = load_config(_write(tmp_path, "elsewhere/again.yaml", dump_config(config)))

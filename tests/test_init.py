@@ -114,6 +114,11 @@ FILES = {
                     "classification", ("text",), ("a", "b"), {"text": 0, "label": 1}),
     "label_and_its_words": ("a.jsonl", jsonl(text=TEXTS, label=cycle(0, 1, 2), label_text=cycle("so so", "bad", "good")),
                             "classification", ("text",), ("0", "1", "2"), {}),
+    "a_spreadsheets_empty_columns": (
+        "a.csv", as_csv(cycle("ham", "spam"), TEXTS, cycle(""), cycle(""), header=("v1", "v2", "", "")),
+        "classification", ("text",), ("ham", "spam"), {"text": "v2", "label": "v1"}),
+    "a_label_that_ends_as_keys_do": ("a.csv", as_csv(TEXTS, cycle(0, 1), header=("comment", "valid")),
+                                     "classification", ("comment",), ("0", "1"), {"label": "valid"}),
     "no_spaces_between_words": ("a.tsv", tsv([f"今天天气{chr(0x4E00 + at)}" for at in range(40)], cycle("好", "坏"), header=("text", "label")),
                                 "classification", ("text",), ("坏", "好"), {}),
 }  # fmt: skip
@@ -174,6 +179,12 @@ def test_columns_can_be_asked_for(tmp_path):
 def test_what_is_unsure_is_said_in_the_file(tmp_path):
     path = started(tmp_path, Files(write(tmp_path, "a.csv", FILES["stars"][1])))
     assert "Unsure: 5 whole numbers, 1 to 5: taken as classes; for a score: --type=regression" in path.read_text()
+
+
+def test_keys_of_few_values_are_named_as_what_the_label_might_be(tmp_path):
+    content = tsv(TEXTS, cycle(0, 1), cycle(1, 2, 3), IDS, header=("text", "is_retweet", "emotion_id", "tweet_id"))
+    path = started(tmp_path, Files(write(tmp_path, "a.tsv", content)))
+    assert "the label might also be emotion_id: --label=<column> chooses" in path.read_text()
 
 
 def test_files_beside_the_training_file_are_found(tmp_path):
@@ -376,6 +387,7 @@ BAD = {
         "must stand together: sort the file",
     ),
     "too few rows": ("a.tsv", "text\tlabel\na good day\tx\na bad day\ty\n", {}, "too few rows to hold any out"),
+    "half an emoji": ("a.jsonl", jsonl(text=[*TEXTS[1:], "\ud83d"], label=cycle(0, 1)), {}, "a.jsonl:40: the key 'text' holds half"),
     "list in JSON": ("a.jsonl", '{"text": "a b c", "label": ["x"]}\n', {}, "1 keys with a text or a number"),
 }  # fmt: skip
 

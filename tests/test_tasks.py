@@ -185,6 +185,10 @@ BAD = {
     "f1 of three labels": ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, r"'f1' needs exactly two labels"),
     "f1 of a regression": ({"type": "regression", "labels": None, "metrics": ["f1"]}, r"'f1' does not suit regression"),
     "ready-made with other texts": ({"use": "sst2", "metrics": None}, r"text: sst2 has the text columns sentence; rec"),
+    "split of a file": (
+        {"train": {"path": "x.tsv", "split": "train"}},
+        r"tasks\.mine\.train\.split: is for datasets .* say rows",
+    ),
     "borrowed from itself": ({"head_of": "mine", "train": None}, r"tasks\.mine\.head_of: mine has no head"),
     "borrowed from nobody": ({"head_of": "nobody", "train": None}, r"tasks\.mine\.head_of: unknown task"),
 }

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.faults import LineError, RowError, all_good, each_row
+from mtdnn_tf.data.faults import RowError, all_good, each_row
 from mtdnn_tf.data.lines import quoted, read_lines, without_line_end
 from mtdnn_tf.data.row_slices import sliced
-from mtdnn_tf.data.rows import Table
+from mtdnn_tf.data.rows import Table, without_blanks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.tasks import TaskSpec
@@ -169,18 +169,9 @@ def _parsed_lines(path: str, layout: str, encoding: str) -> Iterator[tuple[int, 
         row: Row = LAYOUTS[layout].parse(without_line_end(line).split("\t"), f"{path}:{number}")
         return row
 
-    return each_row(_without_blanks(path, read_lines(path, encoding)), parsed)
-
-
-def _without_blanks(path: str, lines: Iterator[tuple[int, str | LineError]]) -> Iterator[tuple[int, str | LineError]]:
-    blank = 0
-    for number, line in lines:
-        if isinstance(line, str) and not without_line_end(line):
-            blank = blank or number
-        elif blank:
-            raise UserError(f"{path}:{blank}: an empty line; only the end of the file may have any")
-        else:
-            yield number, line
+    lines: Iterator[tuple[int, str | RowError]] = read_lines(path, encoding)
+    filled = without_blanks(path, lines, lambda line: not without_line_end(line))
+    return each_row(filled, parsed)
 
 
 def write_canonical(path: str | Path, rows: Iterable[Row]) -> None:

@@ -57,14 +57,22 @@ def inspect_examples(
         max_length=max_length,
         labels=examples.labels,
         balance=label_balance(examples, task),
-        empty_rows=np.flatnonzero([not all(map(str.strip, texts)) for texts in zip(*examples.texts, strict=True)]),
+        empty_rows=_empty_rows(examples),
         fingerprints=fingerprints(examples),
         skipped=examples.skipped,
     )
 
 
+def _empty_rows(examples: Examples) -> np.ndarray:
+    if examples.tokens is not None:  # of their texts nothing is known
+        return np.zeros(0, np.int64)
+    return np.flatnonzero([not all(map(str.strip, texts)) for texts in zip(*examples.texts, strict=True)])
+
+
 def token_lengths(examples: Examples, tokenizer: Tokenizer) -> np.ndarray:
     """Return the tokens of every example if nothing were cut, [CLS] and [SEP] included, `[rows] int64`."""
+    if examples.tokens is not None:
+        return np.array([len(ids) for ids in examples.tokens.ids], np.int64)
     counts = np.stack([_text_lengths(texts, tokenizer) for texts in examples.texts])
     lengths: np.ndarray = 1 + len(examples.texts) + counts.sum(axis=0)
     return lengths

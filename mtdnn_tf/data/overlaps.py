@@ -35,7 +35,10 @@ class Found:
 
 
 def fingerprints(examples: Examples) -> Fingerprints:
-    """Return the digests of all rows."""
+    """Return the digests of all rows; where a source holds token ids instead of texts, those of the ids."""
+    if examples.tokens is not None:
+        digests = _digests_of_bytes(np.ascontiguousarray(ids, np.int32).tobytes() for ids in examples.tokens.ids)
+        return Fingerprints(digests, digests, examples.lines)
     texts = [[_normalised(text) for text in column] for column in examples.texts]
     rows = list(zip(*texts, strict=True))
     return Fingerprints(_digests(rows), _digests(sorted(row) for row in rows), examples.lines)
@@ -46,8 +49,11 @@ def _normalised(text: str) -> str:
 
 
 def _digests(rows: Iterable[Iterable[str]]) -> np.ndarray:
-    joined = ("\n".join(row).encode("utf-8", "surrogatepass") for row in rows)
-    return np.frombuffer(b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in joined), np.uint64)
+    return _digests_of_bytes("\n".join(row).encode("utf-8", "surrogatepass") for row in rows)
+
+
+def _digests_of_bytes(rows: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows), np.uint64)
 
 
 def shared_rows(split: Fingerprints, train: Fingerprints) -> Found | None:

@@ -72,7 +72,7 @@ def read_jsonl(source: SourceConfig) -> Table:
     path = source.path
     lines: Iterator[tuple[int, str | RowError]]
     lines = each_row(read_lines(path, source.encoding), lambda _, line: line.strip())
-    filled = _without_blanks(path, lines, lambda line: not line)
+    filled = without_blanks(path, lines, lambda line: not line)
     first, objects = _first_rows(path, each_row(filled, lambda number, line: _json_object(f"{path}:{number}", line)))
     names = tuple(dict.fromkeys(key for _, value in first for key in value))
     return Table(path, objects, names, len(names), by_name=True)
@@ -82,7 +82,7 @@ def _tabular(
     source: SourceConfig, records: Iterator[tuple[int, list[str] | RowError]], is_blank: Callable[[list[str]], bool]
 ) -> Table:
     path = source.path
-    filled = _without_blanks(path, records, is_blank)
+    filled = without_blanks(path, records, is_blank)
     if source.header is False:
         first, records = _first_rows(path, filled)
         width = Counter(len(values) for _, values in first).most_common(1)[0][0]
@@ -115,7 +115,7 @@ def _empty_file(path: str) -> UserError:
     return UserError(f"{path}: the file is empty; expected rows")
 
 
-def _without_blanks(
+def without_blanks(
     path: str, records: Iterator[tuple[int, Record | RowError]], is_blank: Callable[[Record], bool]
 ) -> Iterator[tuple[int, Record | RowError]]:
     """Leave out empty lines at the end of the file, where editors put them; elsewhere a row is likely to be missing."""
@@ -136,7 +136,7 @@ def _header_names(where: str, values: Sequence[str]) -> tuple[str, ...]:
         raise UserError(rf"{where}: a bare carriage return in the header; lines must end in \n or \r\n")
     first: dict[str, int] = {}
     for position, name in enumerate(names):
-        if first.setdefault(name, position) < position:
+        if name and first.setdefault(name, position) < position:  # without a name, it can't be asked for
             raise UserError(
                 f"{where}: column {quoted(name)} stands twice in the header (positions {first[name]} and {position}); "
                 "rename one (a file without a header: `header: false`)"

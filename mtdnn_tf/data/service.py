@@ -7,8 +7,10 @@ has not come when it is needed, or never comes because its worker died, is made 
 
 from __future__ import annotations
 
+import queue
 import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,6 +23,8 @@ from mtdnn_tf.errors import UserError
 Batch = dict[str, tf.Tensor]
 _ADDRESS = re.compile(r"grpc://(?P<host>[^:/]+|\[[^\]]+\]):(?P<port>\d+)")
 _EARLY = 256  # batches that may wait for a late one
+_WAITING = 8  # batches that have come, and that nobody has asked for
+_PATIENCE = 60.0  # seconds without a batch after which batches are made here
 _TIMEOUT = 10.0  # seconds, for a dispatcher to answer
 _MOST_BYTES = 1_500_000_000  # of tokens: they travel in the dataset's graph, and protocol buffers end at 2 GB
 
@@ -71,21 +75,78 @@ def served(address: str, tasks: Sequence[TrainingBatches], choices: np.ndarray, 
     )
 
     def ordered() -> Iterator[Batch]:
-        arriving = iter(without_tuner(unordered))
-        early: dict[int, Batch] = {}
-        for position in range(len(choices)):
-            while position not in early and len(early) < _EARLY:
-                try:
-                    found, batch = next(arriving)
-                except StopIteration:
-                    break
-                if int(found) >= position:
-                    early[int(found)] = batch
-            here = early.pop(position, None)
-            yield _batch(tasks, choices[position], items[position]) if here is None else here
+        with _Arrivals(without_tuner(unordered), address) as arrivals:
+            early: dict[int, Batch] = {}
+            for position in range(len(choices)):
+                while position not in early and len(early) < _EARLY:
+                    arrived = arrivals.next()
+                    if arrived is None:
+                        break
+                    if arrived[0] >= position:
+                        early[arrived[0]] = arrived[1]
+                here = early.pop(position, None)
+                yield _batch(tasks, choices[position], items[position]) if here is None else here
 
     dataset = tf.data.Dataset.from_generator(ordered, output_signature=BATCH_SPEC)
     return without_tuner(dataset.apply(tf.data.experimental.assert_cardinality(len(choices))))
+
+
+class _Arrivals:
+    """What a service sends, taken by a thread of its own: where no worker is left, nothing comes and nothing ends."""
+
+    def __init__(self, dataset: tf.data.Dataset, address: str) -> None:
+        self._dataset = dataset
+        self._address = address
+        self._queue: queue.Queue[tuple[int, Batch] | Exception | None] = queue.Queue(_WAITING)
+        self._closed = threading.Event()
+        self._patience = _PATIENCE
+        self._ended = False
+
+    def __enter__(self) -> _Arrivals:
+        threading.Thread(target=self._take, name="data.service", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+
+    def next(self) -> tuple[int, Batch] | None:
+        """Return the position and the batch that came next; None where no more will come, or none came in time.
+
+        Once none came in time, what is late is no longer waited for.
+        """
+        if self._ended:
+            return None
+        try:
+            arrived = self._queue.get(timeout=self._patience) if self._patience else self._queue.get_nowait()
+        except queue.Empty:
+            if self._patience:
+                print(
+                    f"data.service: no batch came from {self._address} in {self._patience:.0f} s; made here", flush=True
+                )
+            self._patience = 0.0
+            return None
+        if isinstance(arrived, Exception):
+            raise arrived
+        self._ended = arrived is None
+        return arrived
+
+    def _take(self) -> None:
+        try:
+            for position, batch in self._dataset:
+                self._put((int(position), batch))
+                if self._closed.is_set():
+                    return
+            self._put(None)
+        except Exception as error:  # told where the batch is missed
+            self._put(error)
+
+    def _put(self, arrived: tuple[int, Batch] | Exception | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(arrived, timeout=1.0)
+                break
+            except queue.Full:
+                continue
 
 
 def _batch(tasks: Sequence[TrainingBatches], task: tf.Tensor, items: tf.Tensor) -> Batch:

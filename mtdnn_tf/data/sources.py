@@ -93,8 +93,17 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     return reader(task, source, labelled)
 
 
+def open_table(source: SourceConfig) -> Table:
+    """Open a source of a format that tells its columns itself.
+
+    Raises:
+        UserError: its format is unknown, or the source is bad (see `rows.py`).
+    """
+    return FORMATS[_format(source)](source)
+
+
 def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    return _examples_of(FORMATS[_format(source)](source), task, source, labelled)
+    return _examples_of(open_table(source), task, source, labelled)
 
 
 def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _load(source: str, dropout: float) -> Loaded:
     scheme, separator, rest = source.partition("://")
     if separator and scheme in SCHEMES:
         return SCHEMES[scheme](rest, source, dropout)
-    directory = Path(source).expanduser().absolute()
+    directory = Path(os.path.expanduser(source)).absolute()
     if source and directory.is_dir():
         return load_directory(directory, dropout)
     presets = keras_hub.models.BertBackbone.presets

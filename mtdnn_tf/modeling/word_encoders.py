@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def _set_vectors(
     backbone: WordTransformer, vocabulary: Sequence[str], vectors: str, source: str, load_bert: LoadBert
 ) -> None:
     wanted = vocabulary[len(SPECIAL_TOKENS) :]
-    if Path(vectors).expanduser().is_file():
-        found = read_glove(Path(vectors).expanduser(), wanted, backbone.embedding_dim)
+    if Path(os.path.expanduser(vectors)).is_file():
+        found = read_glove(Path(os.path.expanduser(vectors)), wanted, backbone.embedding_dim)
     else:
         found = _table_of_bert(*load_bert(vectors), wanted)
     if wanted and not found:

@@ -11,14 +11,7 @@ from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.tasks import TaskSpec
 
-_LAYOUT = (
-    "header",
-    "columns",
-    "labels",
-    "ignore_labels",
-    "encoding",
-    "gather",
-)  # of a task's files, as in `SourceConfig`
+_LAYOUT = ("format", "header", "columns", "labels", "ignore_labels", "encoding")  # of a task's files: `SourceConfig`
 
 
 def describe(tasks: Sequence[TaskSpec], encoder: Encoder, kind: str, weights: str, max_length: int) -> dict[str, Any]:

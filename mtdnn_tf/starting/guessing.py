@@ -21,6 +21,7 @@ from mtdnn_tf.starting.tables import Column, FileTable
 from mtdnn_tf.tasks import is_input_name
 
 _SENTENCE = 3  # words on average: a text rather than a name
+_MOST_CLASSES = 20  # that a column which is called an id may stand for
 _LONGEST_LABEL = 5  # words on average
 
 
@@ -85,7 +86,11 @@ def guess_label(table: FileTable, wished: str | None, texts: Sequence[Column]) -
         raise UserError(
             f"{table.path}: no column looks like a label; name one, as in --label={table.titles[-1]} (columns: {columns})"
         )
-    others = [column.title for column in found[1:] if column.distinct > 1]
+    # The keys of classes (emotion_id) are few; those of rows are not.
+    keys = [
+        column for column in open_columns if is_id_name(column.key) and column.distinct <= _MOST_CLASSES < len(table)
+    ]
+    others = [column.title for column in [*found[1:], *keys] if column.distinct > 1]
     note = f"the label might also be {', '.join(others)}: --label=<column> chooses" if others else ""
     return found[0], (note,) if note else ()
 

@@ -23,7 +23,11 @@ PAIRS = (
 )  # fmt: skip
 _FIRST = re.compile(r"1|(?<=_)a$|left")  # of sentence1, #1 String, text_a, left_text
 _SECOND = {"1": "2", "a": "b", "left": "right"}
-_ID = re.compile(r"(.*[_ -])?(id|idx|ids|index)[0-9]*|[a-z]{1,6}id[0-9]*|\W*[0-9]* ?id|unnamed: [0-9]+|")
+_ID = re.compile(
+    r"(.*[_ -])?(id|idx|ids|index)[0-9]*"
+    r"|(q|p|s|u|g|uu|doc|pair|user|tweet|sent|text|row|item|post|page|query|passage|example)id[0-9]*"
+    r"|\W*[0-9]* ?id|unnamed: [0-9]+|"
+)
 _LABEL = re.compile(r"(is|has)_.+|.+[_ ]label|label_.+")
 
 

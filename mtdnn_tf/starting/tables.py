@@ -13,7 +13,7 @@ from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Key
 from mtdnn_tf.data.faults import all_good
 from mtdnn_tf.data.labels import raw_label
-from mtdnn_tf.data.lines import read_lines
+from mtdnn_tf.data.lines import quoted, read_lines, text_fault
 from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.names import is_known_name
@@ -136,7 +136,8 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
 def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row names the columns of the others."""
     cells, others = [cell.strip() for cell in rows[0]], rows[1:]
-    if len(set(cells)) < len(cells) or any(as_number(cell) is not None or len(cell) > _LONGEST_NAME for cell in cells):
+    named = [cell for cell in cells if cell]
+    if len(set(named)) < len(named) or any(as_number(cell) is not None or len(cell) > _LONGEST_NAME for cell in cells):
         return False
     return sum(_vote(cell, [row[place].strip() for row in others]) for place, cell in enumerate(cells)) > 0
 
@@ -182,6 +183,11 @@ def _with_other_separator(
 def _objects(path: str, encoding: str) -> FileTable:
     table = read_jsonl(SourceConfig(path, encoding=encoding))
     records = list(all_good(table.rows))
+    for line, row in records:
+        for key, value in row.items():
+            fault = text_fault(value) if isinstance(value, str) else None
+            if fault is not None:
+                raise UserError(f"{path}:{line}: the key {quoted(key)} {fault}")
     found = (_object_column(key, [row for _, row in records]) for key in table.names or ())
     columns = tuple(column for column in found if column is not None)
     if len(columns) < 2:

@@ -13,6 +13,7 @@ stages:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def _file(node: Node, path: str) -> Path:
     leaf = expand_environment(node, path)
     if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str) or not leaf.value:
         raise UserError(f"{at(node, path)}: must be the name of a configuration's file")
-    return leaf.origin.folder / Path(leaf.value).expanduser()
+    return leaf.origin.folder / os.path.expanduser(leaf.value)
 
 
 def _check_start(options: StageOptions, where: str, before: Mapping[str, Stage]) -> None:

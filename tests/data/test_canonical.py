@@ -142,6 +142,15 @@ def test_a_bad_line_is_told_with_its_place(tmp_path, case):
     assert "\n" not in str(raised.value)
 
 
+def test_an_empty_line_can_be_skipped(tmp_path):
+    source = SourceConfig(
+        _write(tmp_path / "x.tsv", "0\tpositive\ta\n\n0\tnegative\tb\n"), format="canonical", on_error="skip"
+    )
+    examples = read_source(MOOD, source, labelled=True)
+    assert examples.texts == (["a", "b"],)
+    assert "x.tsv:2: an empty line" in examples.skipped[0]
+
+
 BAD_SOURCES = {
     "label": (MOOD, "0\tpositiv\ta\n", r"x\.tsv:1: column 'label': unknown label 'positiv'.*mean 'positive'"),
     "number": (PAIRS, "0\t1\ta\tb\n1\t2\ta\tb\n", r"x\.tsv:2: .*unknown label '2'"),

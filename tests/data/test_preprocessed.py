@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.batches import TrainingBatches, tokenize_task
+from mtdnn_tf.data.inspection import inspect_examples
+from mtdnn_tf.data.overlaps import Fingerprints, repeated_rows, seen_rows
 from mtdnn_tf.data.preprocessed import preprocessed_uids, write_preprocessed
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.data.text import Tokenizer
@@ -157,3 +160,17 @@ def test_a_bad_row_is_told_with_its_line(tmp_path, case):
 def test_a_row_without_ids_is_told(tmp_path):
     with pytest.raises(UserError, match=r"x\.json:1: the key 'token_id' is missing; this row has uid, text"):
         _read(tmp_path, [{"uid": 0, "text": "a"}])
+
+
+def test_token_ids_are_inspected_as_what_they_are(tmp_path):
+    path = tmp_path / "x.json"
+    rows = [[CLS, A + number % 3, *[A] * 20, SEP] for number in range(6)]
+    path.write_text(
+        "".join(json.dumps({"uid": 0, "label": 1, "token_id": ids, "type_id": [0] * 23}) + "\n" for ids in rows)
+    )
+    examples = read_source(MOOD, SourceConfig(str(path), format="preprocessed"), labelled=True)
+    found = inspect_examples(examples, MOOD, "train", TOKENIZER, 16)
+    assert (found.lengths.tolist(), found.rows_cut, len(found.empty_rows)) == ([23] * 6, 1.0, 0)
+    assert repeated_rows(found.fingerprints).count == 3
+    only_first = Fingerprints(*(values[:1] for values in dataclasses.astuple(found.fingerprints)))
+    assert seen_rows(found.fingerprints, [only_first]).tolist() == [True, False, False] * 2

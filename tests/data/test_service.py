@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -21,9 +22,18 @@ def service():
     address = dispatcher.target.split("://")[1]
     workers = [experimental.WorkerServer(experimental.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
     yield dispatcher, workers
+    _join_threads()
     for worker in workers:
         worker._stop()
     dispatcher._stop()
+
+
+def _join_threads():
+    """Wait until nobody asks the service any more: TensorFlow goes on asking a dispatcher that is gone."""
+    for thread in threading.enumerate():
+        if thread.name == "data.service":
+            thread.join(timeout=20)
+            assert not thread.is_alive()
 
 
 def _mixtures(experiment, target, *overrides):
@@ -70,6 +80,21 @@ def test_batches_that_do_not_come_are_made_here(experiment, service, monkeypatch
     monkeypatch.setattr(service_module.tf.data.experimental.service, "distribute", losing)
     monkeypatch.setattr(service_module, "_EARLY", 4)
     assert _same(plain.dataset, served.dataset) == 22
+
+
+def test_without_a_worker_batches_are_made_here(experiment, monkeypatch, capsys):
+    dispatcher = tf.data.experimental.service.DispatchServer(tf.data.experimental.service.DispatcherConfig(port=0))
+    monkeypatch.setattr(service_module, "_PATIENCE", 0.5)
+    plain, served = _mixtures(experiment, dispatcher.target)
+    assert _same(plain.dataset, served.dataset) == 22
+    assert capsys.readouterr().out.count("no batch came from grpc://localhost:") == 1
+    address = dispatcher.target.split("://")[1]
+    worker = tf.data.experimental.service.WorkerServer(
+        tf.data.experimental.service.WorkerConfig(dispatcher_address=address)
+    )
+    _join_threads()
+    worker._stop()
+    dispatcher._stop()
 
 
 def test_the_service_decides_nothing_of_a_run(experiment):

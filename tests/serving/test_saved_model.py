@@ -188,7 +188,11 @@ def test_what_a_stranger_needs_to_know_travels_inside(exported, kind):
     assert metadata == json.loads((path / "assets" / "metadata.json").read_text())
     assert metadata["max_length"] == 48
     assert metadata["tasks"]["mood"]["labels"] == ["negative", "positive"]
-    assert metadata["tasks"]["close"]["layout"] == {"columns": {"label": "score"}, "encoding": "utf-8", "gather": False}
+    assert metadata["tasks"]["close"]["layout"] == {
+        "format": "auto",
+        "columns": {"label": "score"},
+        "encoding": "utf-8",
+    }
     assert (path / "assets" / "vocab.txt").read_text().splitlines()[:2] == ["[PAD]", "[UNK]"]
 
 
