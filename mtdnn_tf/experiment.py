@@ -29,7 +29,7 @@ from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_ru
 from mtdnn_tf.files import clear_leftovers, write_text_atomically
 from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
 from mtdnn_tf.provenance import header
-from mtdnn_tf.resuming import restore
+from mtdnn_tf.resuming import restore, take_over
 from mtdnn_tf.run_files import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
@@ -168,14 +168,15 @@ def run_experiment(
     with DirectoryLock(model_dir) as lock:
         # An old run's is taken at once, before the minutes that the data may take.
         distribution.on_chief(lambda: lock.acquire() if (model_dir / CONFIG_FILE).is_file() else None)
-        run, mixture, scorer = _assemble(config, model_dir, distribution)
+        run, mixture, scorer, trainer = _assemble(config, model_dir, distribution)
         if profile:
             check_steps(profile, _total_updates(config, mixture))
+        distribution.on_chief(lambda: take_over(run, fresh))
         distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh, lock))
 
         started = time.perf_counter()
         with StopSignals() as stop:
-            _train(run, mixture, scorer, distribution, verbose, profile, stop)
+            _train(run, mixture, scorer, trainer, verbose, profile, stop)
         seconds = time.perf_counter() - started
 
         scores = _best_scores(run, scorer, distribution)
@@ -189,8 +190,8 @@ def run_experiment(
 
 def _assemble(
     config: ExperimentConfig, model_dir: Path, distribution: Distribution
-) -> tuple[Run, Mixture, SplitScorer]:
-    """Build model and data: everything that can be wrong with the input is found before the directory is touched."""
+) -> tuple[Run, Mixture, SplitScorer, MultiTaskTrainer]:
+    """Build model, data and trainer: everything that can be wrong with the input is found before the directory is touched."""
     with distribution.scope():
         model, tasks, encoder = build_run_model(config)
     distribution.prepare_model(model)
@@ -199,7 +200,9 @@ def _assemble(
     if distribution.share[1] > 1:
         distribution.check_agreement(what_workers_share(config, tasks, mixture, scorer))
     check_best_metric(config.training.best_metric, [task for task, _ in scorer.splits])
-    return Run(model, tasks, encoder, config, model_dir), mixture, scorer
+    trainer = MultiTaskTrainer(model, tasks, distribution)
+    compile_trainer(trainer, config, mixture)
+    return Run(model, tasks, encoder, config, model_dir), mixture, scorer, trainer
 
 
 def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
@@ -230,7 +233,7 @@ def what_workers_share(
 
     Args:
         config: the experiment; of `encoder` only the dropout is compared, of `data` neither folders nor service, and not
-            `training.init_from`, which the chief alone reads.
+            `training.init_from`, whose weights the chief alone reads.
         tasks: as completed, compared but for their sources.
         mixture: the training rows.
         scorer: the development rows.
@@ -267,14 +270,12 @@ def _train(
     run: Run,
     mixture: Mixture,
     scorer: SplitScorer,
-    distribution: Distribution,
+    trainer: MultiTaskTrainer,
     verbose: int | str,
     profile: Steps | None,
     stop: StopSignals,
 ) -> None:
-    config, training = run.config, run.config.training
-    trainer = MultiTaskTrainer(run.model, run.tasks, distribution)
-    compile_trainer(trainer, config, mixture)
+    training, distribution = run.config.training, trainer.distribution
     state = _restore_from_chief(run, trainer)
     if state is not None and (
         state.epoch >= training.epochs or is_patience_spent(training.patience, state.stale_epochs)
@@ -326,6 +327,19 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
         UserError: an unknown optimizer, schedule or rule, or options that do not go together.
     """
     training = config.training
+    layers = len(trainer.model.get_layer("encoder").transformer_layers)
+    if training.loss_weighting == "gradnorm" and config.model.freeze_layers >= layers:
+        raise UserError(
+            f"training.loss_weighting: 'gradnorm' compares the tasks' gradients at the last shared layer, and model.freeze_layers "
+            f"freezes all {layers}; leave one free, or take another rule"
+        )
+    if _total_updates(config, mixture) == 1 and config.optimizer.warmup:
+        print(
+            "warning: this run is one update, and a warm-up starts at rate 0: nothing is learned; set optimizer.warmup to 0, or train "
+            "for more epochs",
+            file=sys.stderr,
+            flush=True,
+        )
     surgery = training.gradient_surgery == "pcgrad"
     if surgery and training.accumulate == 1:
         raise UserError(

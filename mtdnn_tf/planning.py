@@ -150,10 +150,10 @@ def _time_plan(
     steps: Counter[str],
     timed: bool,
 ) -> dict[str, Any]:
-    if not timed:
-        return {"minutes": None, "minutes_range": None, "timed_steps": 0}
     trainer = MultiTaskTrainer(model, tasks)
     compile_trainer(trainer, config, mixture)
+    if not timed:
+        return {"minutes": None, "minutes_range": None, "timed_steps": 0}
     estimate = estimate_time(trainer, used, steps)
     return {
         "minutes": round(estimate.seconds / 60, 2),

@@ -18,7 +18,7 @@ from mtdnn_tf.training.trainer import MultiTaskTrainer
 
 
 def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
-    """Load the newest intact checkpoint of a run, or the weights that `training.init_from` names.
+    """Load the newest intact checkpoint of a run.
 
     Returns:
         Where to go on; None: at the first step.
@@ -29,9 +29,6 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     found = checkpoints.latest(run.model_dir / CHECKPOINTS_FOLDER)
     if found is None:
         _refuse_lost_progress(run)
-        init_from = run.config.training.init_from
-        if init_from:
-            print(_take_over(run, find_weights(init_from)), flush=True)
         return None
     state = _with_best_model(run, found, checkpoints.read_state(found))
     checkpoints.load(found, trainer.parts())
@@ -39,6 +36,28 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     trainer.epoch_means.restore(state.epoch_means)
     print(f"going on from {found}: epoch {state.epoch + 1}, step {state.step}", flush=True)
     return state
+
+
+def take_over(run: Run, fresh: bool) -> None:
+    """Load the weights that `training.init_from` names, unless the run has checkpoints of its own to go on from.
+
+    Args:
+        run: whose directory is not touched.
+        fresh: whether what its directory holds will be thrown away.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    init_from = run.config.training.init_from
+    if not init_from or (not fresh and checkpoints.steps_saved(run.model_dir / CHECKPOINTS_FOLDER)):
+        return
+    try:
+        if Path(init_from).resolve() == run.model_dir.resolve():
+            raise UserError(f"{init_from}: is the directory of this run itself; name another --model_dir")
+        told = _take_over(run, find_weights(init_from))
+    except UserError as error:
+        raise UserError(f"training.init_from: {error}") from None
+    print(told, flush=True)
 
 
 def _take_over(run: Run, weights: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -24,6 +25,9 @@ from absl import app, flags
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers to start.", lower_bound=1)
 
 GRACE = 20.0  # seconds that a worker has to stop before it is killed; one that waits for others cannot hear a signal
+SAVING = (
+    300.0  # the same, after the user's first signal and the end of another worker: it may be writing its checkpoint
+)
 _LOOK_EVERY = 0.1  # seconds
 
 
@@ -93,7 +97,8 @@ def _pass_on(index: int, stream: IO[bytes]) -> threading.Thread:
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], received: list[int]) -> int:
-    status, deadline = 0, None
+    status, deadline = 0, math.inf
+    by_user = told = 0
     while True:
         running = [process for process in processes if process.poll() is None]
         failed = [process.returncode for process in processes if process.returncode]
@@ -101,12 +106,25 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], received: list[int]) -> 
             status = failed[0] if failed[0] > 0 else 128 - failed[0]
         if not running:
             return status
-        asked = received.pop(0) if received else signal.SIGTERM if failed and deadline is None else None
+        asked = received.pop(0) if received else None
+        by_user += asked is not None
+        if asked is None and failed and not told:
+            asked = signal.SIGTERM
         if asked is not None:
+            told += 1
             for process in running:
                 process.send_signal(asked)
-            deadline = deadline or time.monotonic() + GRACE
-        if deadline is not None and time.monotonic() > deadline:
+        if told and by_user != 1:
+            deadline = min(deadline, time.monotonic() + GRACE)
+        elif told and len(running) < len(processes):
+            deadline = min(deadline, time.monotonic() + SAVING)
+        if time.monotonic() > deadline:
+            print(
+                f"{len(running)} of {len(processes)} workers have not stopped and are killed",
+                file=sys.stderr,
+                flush=True,
+            )
+            deadline = math.inf
             for process in running:
                 process.kill()
         time.sleep(_LOOK_EVERY)

@@ -28,7 +28,7 @@ HEADERS = {
     ),
     "header though there is none": Told("x.tsv", GOOD, (":1:", "unknown label 'label'"), MOOD, {"header": False}),
     "name twice": Told("x.tsv", "text\tlabel\ttext\na\tpositive\tb\n", (":1:", "'text' stands twice", "0 and 2")),
-    "no names": Told("x.tsv", "\t\t\na\tb\tc\n", (":1:", "'' stands twice")),
+    "no names": Told("x.tsv", "\t\t\na\tb\tc\n", (":1:", "no column 'text'")),
     "quoted names in TSV": Told("x.tsv", '"text"\t"label"\n"a"\t"positive"\n', (":1:", "no column 'text'", '"text"')),
     "column mapped twice": Told(
         "x.tsv",

@@ -124,6 +124,33 @@ def test_a_folder_of_something_else_is_refused(experiment, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
+BAD_STARTS = {
+    "optimizer": ("optimizer.name=adamwx", "unknown optimizer"),
+    "schedule": ("optimizer.schedule=liner", "unknown schedule"),
+    "rule for loss weights": ("training.loss_weighting=dwaa", "unknown rule"),
+    "surgery on single batches": ("training.gradient_surgery=pcgrad", "set training.accumulate to 2 or more"),
+    "no run to start from": (
+        "training.init_from=nowhere",
+        r"training\.init_from: .*nowhere: the run holds no weights yet",
+    ),
+    "itself": ("training.init_from={run}", r"training\.init_from: .* is the directory of this run itself"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STARTS)
+def test_what_cannot_be_trained_is_told_before_a_directory_is_touched(finished, experiment, tmp_path, case):
+    override, told = BAD_STARTS[case]
+    config = mtdnn.load_config(experiment, [override.format(run=finished.run.model_dir)])
+    before = sorted(finished.run.model_dir.rglob("*"))
+    with pytest.raises(mtdnn.UserError, match=told):
+        run_experiment(config, finished.run.model_dir, fresh=True, verbose=0)
+    assert sorted(finished.run.model_dir.rglob("*")) == before
+    if case != "itself":
+        with pytest.raises(mtdnn.UserError, match=told):
+            run_experiment(config, tmp_path / "new", verbose=0)
+        assert not (tmp_path / "new" / "config.yaml").exists()
+
+
 def test_fresh_starts_over(experiment, tmp_path):
     config, other = (
         select_tasks(mtdnn.load_config(experiment, ["training.epochs=1", f"training.seed={seed}"]), ["mood"])

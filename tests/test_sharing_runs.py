@@ -22,9 +22,8 @@ from mtdnn_tf.evaluation.task_attention import task_attention, write_task_attent
 from mtdnn_tf.experiment import prepare_runtime, run_experiment
 from mtdnn_tf.modeling.model import first_tokens
 from mtdnn_tf.planning import make_plan
-from mtdnn_tf.resuming import restore
+from mtdnn_tf.resuming import take_over
 from mtdnn_tf.training.checkpoints import State, load_model, model_parts, save
-from mtdnn_tf.training.trainer import MultiTaskTrainer
 from tests.small import TINY, TINY_WORDS
 
 SHORT = ["training.epochs=1", "data.max_length=24"]
@@ -174,7 +173,7 @@ def _taken_over(experiment, folder, *overrides):
     config = select_tasks(mtdnn.load_config(experiment, overrides), ["mood", "close"])
     run = Run(*build_run_model(config), config, folder / "second")
     built = tokens_of(run.model)
-    assert restore(run, MultiTaskTrainer(run.model, run.tasks)) is None
+    take_over(run, fresh=False)
     return model, run, built
 
 

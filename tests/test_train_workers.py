@@ -48,6 +48,18 @@ def test_one_that_does_not_listen_is_killed(monkeypatch):
     )
 
 
+def test_one_that_saves_at_a_signal_is_waited_for(capfd, monkeypatch):
+    monkeypatch.setattr(train_workers, "GRACE", 0.5)
+    code = INDEX + (
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(3 * (1 - index)), print('saved', flush=True), os._exit(143)))\n"
+        "time.sleep(60)"
+    )
+    threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    assert run_workers([sys.executable, "-c", code], 2) == 143
+    assert {"[worker 0] saved", "[worker 1] saved"} <= set(capfd.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_every_worker(capfd, number):
     code = INDEX + (

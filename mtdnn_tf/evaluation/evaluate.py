@@ -125,13 +125,21 @@ def evaluate_tasks(
 ) -> dict[str, Any]:
     """Score the model on a whole split of each task that has it (see `SplitScorer`).
 
+    Args:
+        model: of `build_model`.
+        tasks: its tasks.
+        encoder: its encoder.
+        split: train, dev or test.
+        config: of the run, which says where texts are cut (`data.max_length`); None: at 128 tokens, or the encoder's positions where
+            these are fewer.
+
     Returns:
         {"rte": {"accuracy": 0.66}, ..., "average": 0.7}.
 
     Raises:
         UserError: no task has the split, or a file is bad.
     """
-    data = config.data if config else DataConfig()
+    data = config.data if config else DataConfig(max_length=min(DataConfig.max_length, encoder.max_positions))
     return SplitScorer(model, tasks, encoder.tokenizer, data, split)()
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ _STATE = "state.json"
 _OF_TASKS = ("heads/", "first_tokens/")
 _SHARED = ("encoder", f"first_tokens/{CLS}")
 _WEIGHTS = "weights"
+_SEED = "seed_"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -83,7 +84,7 @@ def _layer_variables(layer: keras.Layer) -> dict[str, tf.Variable]:
             key = variable.path.removeprefix(f"{layer.name}/").replace("/", ":")
         else:
             # Seed generators are named by a counter of the process; their order within the layer is stable.
-            key, seeds = f"seed_{seeds}", seeds + 1
+            key, seeds = f"{_SEED}{seeds}", seeds + 1
         if key in named:
             raise RuntimeError(f"layer {layer.name!r} has two variables named {key!r}")
         named[key] = variable.value
@@ -163,6 +164,8 @@ def load(directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], 
     report = _compare(directory, stored, parts, partial)
     values: list[tuple[tf.Variable, np.ndarray]] = []
     for part in report.loaded:
+        if partial and part.startswith("heads/"):
+            _check_same_head(directory, part, stored[part], parts[part])
         for name, variable in parts[part].items():
             values.append((variable, _read_value(directory, reader, stored[part], part, name, variable)))
     for variable, value in values:
@@ -200,6 +203,17 @@ def _compare(directory: str | Path, stored: Mapping[str, Any], parts: Mapping[st
     return LoadReport(tuple(name for name in parts if name in stored), new, unused)
 
 
+def _check_same_head(directory: str | Path, part: str, stored: Iterable[str], wanted: Iterable[str]) -> None:
+    """Refuse the head of another kind: some of its variables may have the same names, and even shapes."""
+    there, here = ({name for name in names if not name.startswith(_SEED)} for names in (stored, wanted))
+    if there != here:
+        task = part.removeprefix("heads/")
+        raise UserError(
+            f"{directory}: the checkpoint has another kind of head for the task {task!r} ({', '.join(sorted(there))}; this one has "
+            f"{', '.join(sorted(here))}): set tasks.{task}.head as there, call the task otherwise, or strip the heads"
+        )
+
+
 def _read_value(
     directory: str | Path, reader: Any, keys: Mapping[str, str], part: str, name: str, variable: tf.Variable
 ) -> np.ndarray:
@@ -222,7 +236,8 @@ def load_model(
 ) -> LoadReport:
     """Read the encoder and the tasks' heads of a checkpoint into a model, by name (see `load`).
 
-    Where the checkpoint also holds averages of the weights, the model gets these: they are what is scored and exported.
+    Where the checkpoint also holds averages of the weights, the model gets these: they are what is scored and exported. With
+    `partial` the states of dropout's generators stay as they are: the new run's seed decides its masks.
 
     Raises:
         UserError: as `load`; also where a task has other labels, or the same in another order, than it was trained with.
@@ -234,7 +249,8 @@ def load_model(
                 f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    return _load_with_averages(directory, model_parts(model, tasks), partial)
+    parts = model_parts(model, tasks)
+    return _load_with_averages(directory, _without_seeds(parts) if partial else parts, partial)
 
 
 def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
@@ -246,7 +262,15 @@ def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
         UserError: as `load`.
     """
     parts = {name: part for name, part in model_parts(model, ()).items() if name in _SHARED}
-    return _load_with_averages(directory, parts, partial=True)
+    return _load_with_averages(directory, _without_seeds(parts), partial=True)
+
+
+def _without_seeds(parts: Mapping[str, Mapping[str, tf.Variable]]) -> dict[str, dict[str, tf.Variable]]:
+    """Leave the states of dropout's generators out: they are of the run that is gone on with, not of one that starts from it."""
+    return {
+        part: {name: variable for name, variable in own.items() if not name.startswith(_SEED)}
+        for part, own in parts.items()
+    }
 
 
 def _load_with_averages(

@@ -38,7 +38,7 @@ class FixedWeights:
         return 1.0
 
     def observe(self, name: str, loss: float, shared_norm: float) -> None:
-        """Learn from a step: the unweighted loss, and its gradient's norm at the last shared layer."""
+        """Learn from a step: the unweighted loss, more than 0, and its gradient's norm at the last shared layer."""
 
     def end_epoch(self) -> None:
         """Learn from a whole epoch."""
@@ -83,7 +83,7 @@ class DynamicWeightAverage(FixedWeights):
     """Dynamic weight average (Liu, Johns and Davison 2019, Eq. 7).
 
     w = T softmax(r / temperature) over T tasks, r the ratio of a task's mean losses in the last two epochs: a task whose loss
-    falls more slowly counts more. Weights are 1 in the first two epochs.
+    falls more slowly counts more. Weights are 1 in the first two epochs. Of a task without a batch in an epoch the mean stays.
     """
 
     _kept = ("_weights", "_epoch_means", "_sums", "_counts")
@@ -106,13 +106,14 @@ class DynamicWeightAverage(FixedWeights):
 
     def end_epoch(self) -> None:
         """Set the weights of the next epoch."""
-        means = {name: self._sums[name] / max(self._counts[name], 1) for name in self.names}
-        self._epoch_means = [*self._epoch_means[-1:], means]
+        known = self._epoch_means[-1] if self._epoch_means else {}
+        seen = {name: self._sums[name] / self._counts[name] for name in self.names if self._counts[name]}
+        self._epoch_means = [*self._epoch_means[-1:], {**known, **seen}]
         self._sums = dict.fromkeys(self.names, 0.0)
         self._counts = dict.fromkeys(self.names, 0)
         if len(self._epoch_means) == 2:
             before, after = self._epoch_means
-            rates = {name: after[name] / before[name] if before[name] else 1.0 for name in self.names}
+            rates = {name: after[name] / before[name] if before.get(name) else 1.0 for name in self.names}
             self._weights = _softmax(rates, self.config.dwa_temperature)
 
 
@@ -147,7 +148,7 @@ class GradNorm(FixedWeights):
 
     def observe(self, name: str, loss: float, shared_norm: float) -> None:
         """Move the task's weight, once every task has been seen."""
-        first = self._first_losses.setdefault(name, max(loss, 1e-12))
+        first = self._first_losses.setdefault(name, loss)
         self._shares[name], self._norms[name] = loss / first, shared_norm
         if len(self._norms) < len(self.names):
             return

@@ -47,7 +47,7 @@ SCHEDULES: dict[str, Descent] = {
 
 @keras.saving.register_keras_serializable("mtdnn_tf")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by the share x = step / total_steps of the run; 0 at the first step and, but for `constant`, after the last.
+    """Learning rate by the share x = step / total_steps of the run; 0 at the first step of a warm-up and, but for `constant`, after the last.
 
     All rise in a line up to x = `warmup`. Then `linear` goes down to 0 in a line, `linear_jump` as 1 - x, as the first release had
     it (the rate drops from 1.0 to 0.9 at x = 0.1), `cosine` as half a cosine, `polynomial` as the line to the power `power`, and

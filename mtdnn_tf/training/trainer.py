@@ -222,7 +222,8 @@ class MultiTaskTrainer:
             return
         progress.gradient_norm = results[0].gradient_norm
         for name, result in named:
-            self.weighting.observe(name, result.loss, result.shared_norm)
+            if result.loss:  # of 0: a ranking batch without a relevant candidate says nothing of how the task does
+                self.weighting.observe(name, result.loss, result.shared_norm)
 
     def _tell_if_lost(self, results: Sequence[tuple[str, StepResult]]) -> None:
         """Raise unless the step was left out and the next ones have a smaller loss scale."""

@@ -66,6 +66,33 @@ def test_an_added_and_a_removed_task_are_told_and_read_no_other_head(experiment,
     assert _same(fresh, other, others)["heads/pick"]
 
 
+def test_who_starts_from_others_weights_has_dropout_of_its_own(experiment, tmp_path):
+    model, tasks = _build(experiment, overrides=["encoder.dropout=0"])
+    _save(tmp_path / "saved", model, tasks)
+    other, others = _build(experiment, seed=2)
+    before = {name: variable.numpy() for name, variable in _seeds(other, others).items()}
+    load_model(tmp_path / "saved", other, others, partial=True)
+    assert all(_same(model, other, others).values())
+    assert before
+    for name, variable in _seeds(other, others).items():
+        np.testing.assert_array_equal(variable, before[name])
+
+
+def _seeds(model, tasks):
+    parts = model_parts(model, tasks)
+    return {(part, name): parts[part][name] for part in parts for name in parts[part] if name.startswith("seed")}
+
+
+def test_another_kind_of_head_is_told_by_its_task(experiment, tmp_path):
+    model, tasks = _build(experiment, ["follows"])
+    _save(tmp_path / "saved", model, tasks)
+    other, others = _build(experiment, ["follows"], ["tasks.follows.head=linear"])
+    with pytest.raises(
+        mtdnn.UserError, match=r"another kind of head for the task 'follows' .* set tasks\.follows\.head as"
+    ):
+        load_model(tmp_path / "saved", other, others, partial=True)
+
+
 def test_labels_in_another_order_are_refused(experiment, tmp_path):
     model, tasks = _build(experiment, ["mood"])
     _save(tmp_path / "saved", model, tasks)

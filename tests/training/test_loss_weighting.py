@@ -57,6 +57,15 @@ def test_dynamic_weight_average_follows_its_equation():
     assert rule.weight("sort") == pytest.approx(2 * fast / (slow + fast))
 
 
+def test_dynamic_weight_average_keeps_the_mean_of_a_task_that_had_no_batch():
+    rule = _rule("dwa")
+    for names in (("sort", "rate"), ("sort",)):
+        for name in names:
+            rule.observe(name, 0.5, 1.0)
+        rule.end_epoch()
+    assert (rule.weight("sort"), rule.weight("rate")) == (1.0, 2.0)
+
+
 def test_gradnorm_evens_out_gradients_of_tasks_that_learn_alike():
     rule = _rule("gradnorm")
     for _ in range(2000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import OptimizerConfig, select_tasks
@@ -225,6 +226,28 @@ def test_every_rule_for_loss_weights_trains(experiment, rule):
     weights = [trainer.weighting.weight(name) for name in mixture.task_names]
     assert all(np.isfinite(weights))
     assert (weights == [1.0] * 2) == (rule == "fixed")
+
+
+def test_gradnorm_needs_a_shared_layer_that_learns(experiment):
+    with pytest.raises(mtdnn.UserError, match=r"model\.freeze_layers freezes all 2"):
+        _dropout_free(experiment, "training.loss_weighting=gradnorm", "model.freeze_layers=2")
+
+
+def test_a_ranking_batch_without_a_relevant_candidate_says_nothing_of_its_task(experiment):
+    trainer, mixture, _ = _dropout_free(experiment, "training.loss_weighting=uncertainty", names=["pick"])
+    batch = next(iter(mixture.epoch_dataset(0)))
+    trainer._take_step(trainer.progress, [("pick", batch | {"label": tf.zeros_like(batch["label"])})])
+    assert trainer.progress.losses == (("pick", 0.0),)
+    assert trainer.weighting.weight("pick") == 1.0
+    trainer._take_step(trainer.progress, [("pick", batch)])
+    assert trainer.weighting.weight("pick") != 1.0
+
+
+def test_one_update_at_the_start_of_a_warm_up_is_warned_of(experiment, capsys):
+    _dropout_free(experiment, "data.batch_size=64", "training.epochs=1", names=["mood"])
+    assert "warning: this run is one update" in capsys.readouterr().err
+    _dropout_free(experiment, "data.batch_size=64", "training.epochs=1", "optimizer.warmup=0", names=["mood"])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("runtime", ["fused", "reference"])
