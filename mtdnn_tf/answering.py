@@ -139,7 +139,7 @@ def read_input(task: TaskSpec, path: str) -> Examples:
         return _read_file(task, str(Path(path).resolve()))
     content = _stdin_bytes()
     width = content.partition(b"\n")[0].count(b"\t") + 1
-    if width != len(task.text):
+    if content and width != len(task.text):
         raise UserError(
             f"standard input:1: {width} column{'s' if width > 1 else ''}, expected {len(task.text)}: {', '.join(task.text)}"
             f"{', separated by a tab' if len(task.text) > 1 else ''} (a tab in a text?)"
