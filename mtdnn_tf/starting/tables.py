@@ -145,6 +145,8 @@ def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
 def _vote(cell: str, others: list[str]) -> int:
     """Return how much speaks for `cell` being the name of what stands below it; below 0: against it."""
     different = set(others)
+    if different == {cell} == {""}:
+        return 0  # a column that a spreadsheet left empty
     if cell in different and len(different) < len(others):
         return -2  # one of its values
     if is_known_name(cell):
