@@ -116,7 +116,7 @@ FILES = {
                             "classification", ("text",), ("0", "1", "2"), {}),
     "a_spreadsheets_empty_columns": (
         "a.csv", as_csv(cycle("ham", "spam"), TEXTS, cycle(""), cycle(""), header=("v1", "v2", "", "")),
-        "classification", ("text",), ("ham", "spam"), {"text": "v2", "label": "v1"}),
+        "classification", ("v2",), ("ham", "spam"), {"label": "v1"}),
     "a_label_that_ends_as_keys_do": ("a.csv", as_csv(TEXTS, cycle(0, 1), header=("comment", "valid")),
                                      "classification", ("comment",), ("0", "1"), {"label": "valid"}),
     "no_spaces_between_words": ("a.tsv", tsv([f"今天天气{chr(0x4E00 + at)}" for at in range(40)], cycle("好", "坏"), header=("text", "label")),
