@@ -46,7 +46,7 @@ def main() -> None:
 
     run = load_run(model_dir)
     kind = _KIND.value or run.config.export.kind
-    output_dir = _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{model_dir.resolve().name}"
+    output_dir = _OUTPUT_DIR.value or run.config.export.output_dir or f"served/{run.name}"
     weights = _WEIGHTS.value or run.config.export.weights
     freeze = run.config.export.freeze if _FREEZE.value is None else _FREEZE.value
     path = export_run(run, output_dir, kind, weights=weights, freeze=freeze, check=_CHECK.value)

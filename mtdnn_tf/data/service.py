@@ -7,6 +7,7 @@ has not come when it is needed, or never comes because its worker died, is made 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import socket
@@ -117,7 +118,7 @@ class _Arrivals:
         if self._ended:
             return None
         try:
-            arrived = self._queue.get(timeout=self._patience) if self._patience else self._queue.get_nowait()
+            arrived = self._queue.get(self._patience > 0, self._patience)
         except queue.Empty:
             if self._patience:
                 print(
@@ -142,11 +143,9 @@ class _Arrivals:
 
     def _put(self, arrived: tuple[int, Batch] | Exception | None) -> None:
         while not self._closed.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 self._queue.put(arrived, timeout=1.0)
                 break
-            except queue.Full:
-                continue
 
 
 def _batch(tasks: Sequence[TrainingBatches], task: tf.Tensor, items: tf.Tensor) -> Batch:

@@ -12,7 +12,7 @@ from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.evaluation.licences import data_licences, weights_licence
 from mtdnn_tf.evaluation.origins import EarlierRun, earlier_runs, encoder_sources
-from mtdnn_tf.evaluation.pages import read_metrics
+from mtdnn_tf.evaluation.pages import markdown_table, read_metrics
 from mtdnn_tf.evaluation.runs import Run
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.provenance import versions
@@ -50,24 +50,29 @@ def model_card(
     events = read_metrics(run.model_dir / METRICS_FILE)
     earlier = earlier_runs(config)
     all_tasks = [run.tasks, *(each.tasks for each in earlier)]
+    hashes = source_hashes([task for tasks in all_tasks for task in tasks])
     licences = dict.fromkeys(pair for tasks in all_tasks for pair in data_licences(tasks).items())
     lines = [
-        f"# {run.model_dir.resolve().name}: a text model",
+        f"# {run.name}: a text model",
         "",
         f"An encoder (`{config.encoder.source}`) with {_counted(run.tasks)} on it (MT-DNN, Liu et al., ACL 2019).",
         *(_told_start(each) for each in earlier),
         "",
         "## Tasks",
         "",
-        *_table(("task", "type", "head", "inputs", "labels or range", "training examples")),
-        *(_task_row(task, example_counts) for task in run.tasks),
+        *markdown_table(
+            ("task", "type", "head", "inputs", "labels or range", "training examples"),
+            [_task_row(task, example_counts) for task in run.tasks],
+        ),
         "",
         "## Scores on the development sets",
         "",
         f"In percent, losses as they are; one run, seed {config.training.seed}{_told_choice(config, events)}.",
         "",
-        *_table(("task", "metric", "score")),
-        *(_score_rows(run.tasks, scores) if scores else [_line("all", "", "not recorded: the run has not ended")]),
+        *markdown_table(
+            ("task", "metric", "score"),
+            _score_rows(run.tasks, scores) if scores else [("all", "", "not recorded: the run has not ended")],
+        ),
         "",
         "## Made with",
         "",
@@ -78,19 +83,21 @@ def model_card(
         "",
         "## Data",
         "",
-        *_table(("file", "sha256, first 12 digits")),
-        *(
-            _line(f"`{path}`", digest)
-            for path, digest in source_hashes([task for tasks in all_tasks for task in tasks]).items()
+        *markdown_table(
+            ("file", "sha256, first 12 digits"), [(f"`{path}`", digest) for path, digest in hashes.items()]
         ),
         "",
         "## Licences",
         "",
         "As found beside them; this card changes none. Where nothing was found, the publisher's word holds.",
         "",
-        *_table(("what", "licence")),
-        *(_line(f"weights `{source}`", weights_licence(source)) for source in encoder_sources(config, earlier)),
-        *(_line(f"data `{name}`", licence) for name, licence in licences),
+        *markdown_table(
+            ("what", "licence"),
+            [
+                *((f"weights `{source}`", weights_licence(source)) for source in encoder_sources(config, earlier)),
+                *((f"data `{name}`", licence) for name, licence in licences),
+            ],
+        ),
         "",
         "## Limits",
         "",
@@ -111,8 +118,7 @@ def exported_model_card(run: Run, facts: Mapping[str, Any]) -> str:
     path = run.model_dir / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else model_card(run, _recorded_scores(run))
     rows = {"configuration": config_hash(run.config), **facts, **versions()}
-    table = [_line(name, value) for name, value in rows.items()]
-    return "\n".join([text.rstrip(), "", "## This export", "", *_table(("", "")), *table, ""])
+    return "\n".join([text.rstrip(), "", "## This export", "", *markdown_table(("", ""), rows.items()), ""])
 
 
 def _recorded_scores(run: Run) -> dict[str, Any] | None:
@@ -123,30 +129,21 @@ def _recorded_scores(run: Run) -> dict[str, Any] | None:
     return {**recorded["tasks"], "average": recorded["average"]}
 
 
-def _task_row(task: TaskSpec, example_counts: Mapping[str, int] | None) -> str:
+def _task_row(task: TaskSpec, example_counts: Mapping[str, int] | None) -> tuple[object, ...]:
     meaning = (
         ", ".join(task.labels) if task.labels else (f"{task.range[0]:g} to {task.range[1]:g}" if task.range else "")
     )
     examples = "not recorded" if example_counts is None else example_counts.get(task.name, 0)
-    return _line(task.name, task.type, task.head_of or task.head, ", ".join(task.text), meaning, examples)
+    return task.name, task.type, task.head_of or task.head, ", ".join(task.text), meaning, examples
 
 
-def _score_rows(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> list[str]:
+def _score_rows(tasks: Sequence[TaskSpec], scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = [
-        _line(task.name, metric, f"{shown_score(metric, value):.2f}")
+        (task.name, metric, f"{shown_score(metric, value):.2f}")
         for task in tasks
         for metric, value in scores.get(task.name, {}).items()
     ]
-    return [*rows, _line("average of main metrics", "", f"{100 * scores['average']:.2f}")]
-
-
-def _line(*cells: object) -> str:
-    escaped = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-def _table(head: Sequence[str]) -> list[str]:
-    return [_line(*head), _line(*["---"] * len(head))]
+    return [*rows, ("average of main metrics", "", f"{100 * scores['average']:.2f}")]
 
 
 def _counted(tasks: Sequence[TaskSpec]) -> str:

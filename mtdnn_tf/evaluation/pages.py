@@ -43,6 +43,15 @@ def text_of(value: object) -> str:
     return html.escape(str(value))
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table, whatever its cells hold."""
+    return [_markdown_row(cells) for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _markdown_row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return an HTML table: fractions with two digits, whole numbers with separators, anything else as its text."""
     cells = "".join(f"<th>{text_of(name)}</th>" for name in head)

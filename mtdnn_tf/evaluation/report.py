@@ -67,7 +67,7 @@ def write_report(
     """
     events = read_metrics(run.model_dir / METRICS_FILE)
     sections = [
-        f"<h1>{text_of(run.model_dir.resolve().name)}</h1>",
+        f"<h1>{text_of(run.name)}</h1>",
         f'<p class="note">{len(run.tasks)} tasks, one encoder (<code>{text_of(run.config.encoder.source)}</code>), '
         f"configuration {config_hash(run.config)}, seed {run.config.training.seed}.</p>",
         "<h2>Development scores</h2>",
@@ -84,7 +84,7 @@ def write_report(
         table(["file", "sha256, first 12 digits"], source_hashes(run.tasks).items()),
     ]
     path = run.model_dir / REPORT_FILE
-    write_text_atomically(path, whole_page(run.model_dir.resolve().name, sections))
+    write_text_atomically(path, whole_page(run.name, sections))
     return path
 
 

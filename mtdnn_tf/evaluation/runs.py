@@ -33,6 +33,11 @@ class Run:
     config: ExperimentConfig
     model_dir: Path
 
+    @property
+    def name(self) -> str:
+        """What the run directory is called, wherever it is looked at from."""
+        return self.model_dir.resolve().name
+
 
 def build_run_model(
     config: ExperimentConfig, vocabulary: Sequence[str] | None = None

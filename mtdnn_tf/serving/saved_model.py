@@ -62,7 +62,7 @@ def export_run(
         freeze=freeze,
         max_length=run.config.data.max_length,
         buckets=run.config.data.buckets,
-        metadata={"configuration": config_hash(run.config), "run": run.model_dir.resolve().name},
+        metadata={"configuration": config_hash(run.config), "run": run.name},
         model_card=lambda facts: exported_model_card(run, facts),
         check=check,
     )

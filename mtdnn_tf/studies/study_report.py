@@ -12,7 +12,7 @@ import numpy as np
 from mtdnn_tf.config import config_hash
 from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.evaluation.charts import Series, attention_map, dot_chart, line_chart
-from mtdnn_tf.evaluation.pages import read_metrics, table, text_of, whole_page
+from mtdnn_tf.evaluation.pages import markdown_table, read_metrics, table, text_of, whole_page
 from mtdnn_tf.provenance import read_header
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, attention_files
 from mtdnn_tf.studies.comparisons import Comparison
@@ -39,14 +39,10 @@ def markdown(
     """Return the tables of scores, differences and budget as Markdown."""
     parts = [f"# {study.options.title}", study.options.about, f"Budget: {study.options.budget}.{_still(remaining)}"]
     for title, head, rows in [*_all_score_tables(study, results, unseen), *difference_tables(study, comparisons)]:
-        lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+        lines = markdown_table(head, rows)
         parts += [f"{title}:", "\n".join(lines)]
     parts.append("\n".join(f"- {note}" for note in _notes(study)))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def html_page(

@@ -249,8 +249,7 @@ def load_model(
                 f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    parts = model_parts(model, tasks)
-    return _load_with_averages(directory, _without_seeds(parts) if partial else parts, partial)
+    return _load_with_averages(directory, model_parts(model, tasks), partial)
 
 
 def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
@@ -262,7 +261,7 @@ def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
         UserError: as `load`.
     """
     parts = {name: part for name, part in model_parts(model, ()).items() if name in _SHARED}
-    return _load_with_averages(directory, _without_seeds(parts), partial=True)
+    return _load_with_averages(directory, parts, partial=True)
 
 
 def _without_seeds(parts: Mapping[str, Mapping[str, tf.Variable]]) -> dict[str, dict[str, tf.Variable]]:
@@ -276,6 +275,8 @@ def _without_seeds(parts: Mapping[str, Mapping[str, tf.Variable]]) -> dict[str, 
 def _load_with_averages(
     directory: str | Path, parts: Mapping[str, Mapping[str, tf.Variable]], partial: bool
 ) -> LoadReport:
+    if partial:
+        parts = _without_seeds(parts)
     return load(directory, {**parts, **_averages(_stored_names(_open(directory)), parts)}, partial)
 
 
