@@ -24,6 +24,9 @@ BATCH_SPEC = {
     **{name: tf.TensorSpec([None], tf.int32, name=name) for name in ("group", "task_id")},
 }
 EVALUATION_SEED = 0  # of what is drawn when rows are scored: the same for every run
+EvaluationBatches = tuple[tf.data.Dataset, np.ndarray]
+"""A split's rows in batches, and the order that they come in, `[rows] int64`."""
+
 _CHUNK = 4096  # texts tokenised at once
 _POOL = 50  # batches; within a pool, items of similar length come together
 
@@ -148,10 +151,16 @@ class TrainingBatches:
         self._needed = tf.constant(_needed_buckets(tokenized, self._rows.buckets), tf.int64)
         self._seeds = [derive_seed(seed, tokenized.task.name, purpose) for purpose in ("items", "batches")]
 
-    def __call__(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.data.Dataset:
-        """Return an epoch's batches (see `batch`) from a batch on; both `[] int64`."""
-        chosen = tf.data.Dataset.from_tensor_slices(self.items(epoch, start))
-        return chosen.map(lambda items: self.batch(items, epoch), num_parallel_calls=PARALLEL_CALLS)
+    def __call__(self, epoch: int, start: int = 0, epochs: int = 1) -> tf.data.Dataset:
+        """Return the batches (see `batch`) of so many epochs one after the other, of the first one from batch `start` on."""
+        first, skipped = tf.constant(epoch, tf.int64), tf.constant(start, tf.int64)
+
+        def of_epoch(index: tf.Tensor) -> tf.data.Dataset:
+            items = self.items(index, tf.where(index == first, skipped, 0))
+            return tf.data.Dataset.from_tensor_slices((items, tf.fill([tf.shape(items)[0]], index)))
+
+        chosen = tf.data.Dataset.range(epoch, epoch + epochs).flat_map(of_epoch)
+        return chosen.map(self.batch, num_parallel_calls=PARALLEL_CALLS)
 
     def items(self, epoch: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         """Return the items of an epoch's batches from a batch on, `[batches, batch_size] int64`; -1 fills the smaller one up."""
@@ -183,8 +192,8 @@ def _needed_buckets(tokenized: TokenizedTask, buckets: np.ndarray) -> np.ndarray
 
 def evaluation_batches(
     tokenized: TokenizedTask, batch_size: int, buckets: Sequence[int], share: tuple[int, int] = (0, 1)
-) -> tuple[tf.data.Dataset, np.ndarray]:
-    """Return rows in batches of similar length, and the order that they come in, `[rows] int64`.
+) -> EvaluationBatches:
+    """Return rows in batches of similar length.
 
     `share` is (number, of how many): every so many-th row only, so that workers' shares are of equal size and length.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,8 +52,7 @@ class Mixture:
     @property
     def dataset(self) -> tf.data.Dataset:
         """All epochs of the run one after the other; batches as in `TrainingBatches`; its cardinality is known."""
-        choices = np.concatenate([self._order(epoch) for epoch in range(self.epochs)])
-        return self._chosen(choices, np.zeros(len(self.task_names), np.int64))
+        return self._epochs(range(self.epochs), 0)
 
     def schedule(self, epoch: int) -> np.ndarray:
         """Return the task id of every step of an epoch, `[steps_per_epoch] int64`: the order of `epoch_dataset`."""
@@ -68,9 +67,28 @@ class Mixture:
 
         Each task goes on where the epoch before left it: its batches are used up before any of them comes again.
         """
-        schedule = self._order(epoch)
-        before = [*(self._order(earlier) for earlier in range(epoch)), schedule[:start_step]]
-        return self._chosen(schedule[start_step:], np.sum([self._counts(order) for order in before], axis=0))
+        return self._epochs(range(epoch, epoch + 1), start_step)
+
+    def batches(self, epochs: int, start: tuple[int, int] = (0, 0)) -> Iterator[dict[str, tf.Tensor]]:
+        """Yield the batches of a run, those of `epoch_dataset` after each other; the pipeline is set up once.
+
+        Args:
+            epochs: of the run, at least one more than those that are done.
+            start: (epoch, step) of the first batch.
+        """
+        epoch, step = start
+        if self._service:  # it is sent an epoch's work at a time: a message ends at 2 GB
+            for later in range(epoch, epochs):
+                yield from self.epoch_dataset(later, step if later == epoch else 0)
+        else:
+            yield from self._epochs(range(epoch, epochs), step)
+
+    def _epochs(self, epochs: range, start_step: int) -> tf.data.Dataset:
+        """Return the batches of some epochs one after the other, of the first one from a step on."""
+        first, *later = (self._order(epoch) for epoch in epochs)
+        before = [*(self._order(epoch) for epoch in range(epochs.start)), first[:start_step]]
+        choices = np.concatenate([first[start_step:], *later])
+        return self._chosen(choices, np.sum([self._counts(order) for order in before], axis=0))
 
     def _counts(self, order: np.ndarray) -> np.ndarray:
         return np.bincount(order, minlength=len(self.task_names))
@@ -81,7 +99,7 @@ class Mixture:
             return served(self._service, self._passes, choices, self._items(choices, starts))
         counts, batches = self._counts(choices), self.batch_counts.values()
         streams = [
-            _stream(passes, *divmod(int(start), of_pass), int(count), of_pass)
+            _stream(passes, int(start), int(count), of_pass)
             for passes, start, count, of_pass in zip(self._passes, starts, counts, batches, strict=True)
         ]
         dataset = tf.data.Dataset.choose_from_datasets(
@@ -106,15 +124,10 @@ class Mixture:
         return items
 
 
-def _stream(passes: TrainingBatches, first_pass: int, offset: int, count: int, batches: int) -> tf.data.Dataset:
-    """Return at least `count` batches of one task from batch `offset` of a pass on, over as many passes as that takes."""
-    last_pass = first_pass + -(-(offset + count) // batches)
-    first, skipped = tf.constant(first_pass, tf.int64), tf.constant(offset, tf.int64)
-    if last_pass <= first_pass + 1:
-        return passes(first, skipped)
-    return tf.data.Dataset.range(first_pass, last_pass).flat_map(
-        lambda index: passes(index, tf.where(index == first, skipped, 0))
-    )
+def _stream(passes: TrainingBatches, start: int, count: int, of_pass: int) -> tf.data.Dataset:
+    """Return at least `count` batches of one task from the `start`-th of the run on, over as many passes as that takes."""
+    first_pass, offset = divmod(start, of_pass)
+    return passes(first_pass, offset, -(-(offset + count) // of_pass))
 
 
 def build_mixture(

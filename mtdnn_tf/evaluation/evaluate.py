@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from mtdnn_tf.config import DataConfig, ExperimentConfig
-from mtdnn_tf.data.batches import TokenizedTask, evaluation_batches, tokenize_task
+from mtdnn_tf.data.batches import EvaluationBatches, TokenizedTask, evaluation_batches, tokenize_task
 from mtdnn_tf.data.cache import tokenized_split
 from mtdnn_tf.data.sources import Examples
 from mtdnn_tf.data.text import Tokenizer
@@ -33,15 +33,19 @@ class Predictor:
         self._distribution = distribution or Distribution()
         self._heads: dict[str, Any] = {}
 
-    def logits(self, task: TaskSpec, tokenized: TokenizedTask) -> np.ndarray:
-        """Return the logits of every row, in file order: `[examples, classes] float32`."""
+    def batches(self, tokenized: TokenizedTask) -> EvaluationBatches:
+        """Return what `logits` reads a split by: for those that read it often, as setting it up takes longer than a small split."""
+        return evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets, self._distribution.share)
+
+    def logits(self, task: TaskSpec, tokenized: TokenizedTask, batches: EvaluationBatches | None = None) -> np.ndarray:
+        """Return the logits of every row, in file order: `[examples, classes] float32`; `batches`: of that split, if at hand."""
         name = task.head_of or task.name
-        head, distribution = self._head(name), self._distribution
-        batches, order = evaluation_batches(tokenized, self.data.eval_batch_size, self.data.buckets, distribution.share)
+        head = self._head(name)
+        dataset, order = batches or self.batches(tokenized)
         result = np.zeros([len(tokenized.lengths), self.model.output[name].shape[-1]], np.float32)
         if len(order):
-            result[order] = np.concatenate([head(batch) for batch in batches])
-        return distribution.sum_over_workers(result)
+            result[order] = np.concatenate([head(batch) for batch in dataset])
+        return self._distribution.sum_over_workers(result)
 
     def _head(self, name: str) -> Any:
         if name not in self._heads:
@@ -74,6 +78,7 @@ class SplitScorer:
         self.splits: list[tuple[TaskSpec, TokenizedTask]] = []
         self.logits: dict[str, np.ndarray] = {}  # by task, of the latest call
         self.scores: dict[str, Any] | None = None  # of the latest call
+        self._batches: dict[str, EvaluationBatches] = {}  # by task
         for task in tasks:
             if split in task.sources:
                 tokenized = tokenized_split(task, split, tokenizer, data)
@@ -90,7 +95,10 @@ class SplitScorer:
         """
         scores: dict[str, Any] = {}
         for task, tokenized in self.splits:
-            logits = self.logits[task.name] = self._predictor.logits(task, tokenized)
+            if task.name not in self._batches:
+                self._batches[task.name] = self._predictor.batches(tokenized)
+            logits = self._predictor.logits(task, tokenized, self._batches[task.name])
+            self.logits[task.name] = logits
             scores[task.name] = score_task(task, Predictions(logits, tokenized.known_labels, tokenized.groups))
         self.scores = with_aggregates(scores, [task for task, _ in self.splits], self.split)
         return self.scores

@@ -48,14 +48,16 @@ class Processes:
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         # Without the lock, which this same thread may hold; a process that ended meanwhile takes no harm.
-        self._asked = self._asked or number
+        is_first, self._asked = self._asked is None, self._asked or number
+        if self._is_stopping and is_first:
+            return  # all were asked before, and a second signal would end a process that is about to save
         for process in tuple(self._running):
             process.send_signal(_passed_on(number))
 
     def stop(self) -> None:
         """Ask all that run to save and to end, unless they were asked before; nothing is started any more."""
         if self._is_stopping or self._asked is not None:
-            return  # a second signal would end a process that is about to save
+            return
         self._is_stopping = True
         for process in tuple(self._running):
             process.send_signal(signal.SIGTERM)

@@ -178,9 +178,10 @@ class MultiTaskTrainer:
             self._average.reset()
         self.model.stop_training = False
         callback_list.on_train_begin()
+        batches = mixture.batches(epochs, (first_epoch, first_step * self.accumulate))
         for epoch in range(first_epoch, epochs):
             callback_list.on_epoch_begin(epoch)
-            logs = self._run_epoch(mixture, epoch, first_step, callback_list)
+            logs = self._run_epoch(mixture, batches, epoch, first_step, callback_list)
             self.weighting.end_epoch()
             first_step = 0
             callback_list.on_epoch_end(epoch, logs)
@@ -190,14 +191,18 @@ class MultiTaskTrainer:
         return history
 
     def _run_epoch(
-        self, mixture: Mixture, epoch: int, first_step: int, callback_list: keras.callbacks.CallbackList
+        self,
+        mixture: Mixture,
+        batches: Iterator[Batch],
+        epoch: int,
+        first_step: int,
+        callback_list: keras.callbacks.CallbackList,
     ) -> dict[str, float]:
         means = self.epoch_means
         if first_step == 0:
             means.reset()
         schedule = mixture.schedule(epoch)
         progress, size = self.progress, self.accumulate
-        batches = iter(mixture.epoch_dataset(epoch, first_step * size))
         for step, start in enumerate(range(first_step * size, len(schedule), size), first_step):
             callback_list.on_train_batch_begin(step)
             names = [mixture.task_names[task_id] for task_id in schedule[start : start + size]]

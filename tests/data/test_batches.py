@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtdnn_tf.data.batches import BATCH_SPEC, TrainingBatches, evaluation_batches, num_batches, tokenize_task
 from mtdnn_tf.data.sources import Examples
@@ -36,7 +35,7 @@ def _queries(sizes):
 
 def _epoch(tokenized, batch_size, epoch=0, start=0, seed=1, buckets=BUCKETS):
     batches = TrainingBatches(tokenized, batch_size, buckets, seed, task_id=3)
-    return list(batches(tf.constant(epoch, tf.int64), tf.constant(start, tf.int64)))
+    return list(batches(epoch, start))
 
 
 def _rows(batches):

@@ -47,11 +47,13 @@ def mixture(request, parts):
 
 
 def test_the_dataset_follows_the_schedule(mixture):
-    for epoch in range(3):
-        schedule = mixture.schedule(epoch)
-        dataset = mixture.epoch_dataset(epoch)
-        assert int(dataset.cardinality()) == len(schedule) == mixture.steps_per_epoch
-        assert _task_ids(dataset) == schedule.tolist()
+    schedules = [mixture.schedule(epoch) for epoch in range(3)]
+    assert _task_ids(mixture.batches(3)) == np.concatenate(schedules).tolist()
+    dataset = mixture.epoch_dataset(1)
+    assert int(dataset.cardinality()) == mixture.steps_per_epoch
+    assert _task_ids(dataset) == schedules[1].tolist()
+    for epoch, schedule in enumerate(schedules):
+        assert len(schedule) == mixture.steps_per_epoch
         assert list(mixture.step_counts(epoch).values()) == np.bincount(schedule, minlength=4).tolist()
 
 
@@ -68,9 +70,8 @@ def test_no_epoch_waits_for_the_tuner_of_pipelines(parts):
 def test_no_example_comes_again_before_all_have_come(mixture):
     """Of every task, over epochs: batch after batch, each pass holds every example once, the smaller batch included."""
     streams = {name: [] for name in mixture.task_names}
-    for epoch in range(4):
-        for batch in mixture.epoch_dataset(epoch):
-            streams[mixture.task_names[int(batch["task_id"][0])]].append(batch)
+    for batch in mixture.batches(4):
+        streams[mixture.task_names[int(batch["task_id"][0])]].append(batch)
     for name, batches in streams.items():
         of_pass, tokenized = mixture.batch_counts[name], mixture.tokenized[name]
         everything = sorted(_rows_of(tokenized))
@@ -90,9 +91,10 @@ def _rows_in(batch):
 
 
 def test_an_epoch_goes_on_from_any_step_of_any_strategy(mixture):
-    whole, rest = list(mixture.epoch_dataset(2)), list(mixture.epoch_dataset(2, 3))
-    assert len(rest) == len(whole) - 3
-    for expected, found in zip(whole[3:], rest, strict=True):
+    steps = mixture.steps_per_epoch
+    whole, rest, epoch = list(mixture.batches(4)), list(mixture.batches(4, (2, 3))), list(mixture.epoch_dataset(2, 3))
+    assert (len(whole), len(rest), len(epoch)) == (4 * steps, 2 * steps - 3, steps - 3)
+    for expected, found in [*zip(whole[2 * steps + 3 :], rest, strict=True), *zip(rest, epoch, strict=False)]:
         np.testing.assert_array_equal(found["token_ids"], expected["token_ids"])
 
 
@@ -104,13 +106,14 @@ def test_orders_depend_on_seed_and_epoch_alone(parts):
     assert one.schedule(4).tolist() != other.schedule(4).tolist()
 
 
-@pytest.mark.parametrize("start", [0, 1, 5, 10, 11])
-def test_an_epoch_goes_on_from_any_step(parts, start):
+@pytest.mark.parametrize("start", [0, 1, 5, 10, 11, 12])
+def test_a_run_goes_on_from_any_step(parts, start):
+    """Batches that are accumulated may reach beyond an epoch's end, where the next one begins."""
     config, tasks, encoder = parts
     mixture = mtdnn.build_mixture(tasks, encoder, config)
-    whole, rest = list(mixture.epoch_dataset(1)), list(mixture.epoch_dataset(1, start))
-    assert len(rest) == 11 - start
-    for expected, found in zip(whole[start:], rest, strict=True):
+    whole, rest = list(mixture.batches(3)), list(mixture.batches(3, (1, start)))
+    assert len(rest) == max(11 - start, 0) + 11
+    for expected, found in zip(whole[-len(rest) :], rest, strict=True):
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value)
 

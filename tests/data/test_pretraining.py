@@ -41,7 +41,7 @@ def _split(folder, split="train", max_length=32, **options):
 
 
 def _pass(split, epoch=0, batch_size=4, seed=1, start=0):
-    batches = TrainingBatches(split, batch_size, (16, 32), seed)(tf.constant(epoch, tf.int64), tf.constant(start))
+    batches = TrainingBatches(split, batch_size, (16, 32), seed)(epoch, start)
     return [{name: value.numpy() for name, value in batch.items()} for batch in batches]
 
 

@@ -26,6 +26,7 @@ SLOW = """
 import pathlib, signal, sys, time
 def leave(number, frame):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pathlib.Path(sys.argv[1]).with_suffix(".leaving").touch()
     time.sleep(0.3)
     print("saved", flush=True)
     sys.exit(128 + number)
@@ -98,15 +99,17 @@ def test_stopping_asks_those_that_run_and_starts_no_more(modules):
     assert not (modules / "never").exists()
 
 
-def test_who_was_asked_to_stop_is_not_asked_again(modules):
+@pytest.mark.parametrize("is_signal_first", [True, False])
+def test_who_was_asked_to_stop_is_not_asked_again(modules, is_signal_first):
     """A second signal would end a process that is saving: one fails or ends before the others have saved."""
     (modules / "slow.py").write_text(SLOW)
     with Processes() as processes, ThreadPoolExecutor(1) as pool:
         run = pool.submit(processes.run, ["slow", str(modules / "a")], modules / "a.txt")
         _wait_for(modules / "a")
-        os.kill(os.getpid(), signal.SIGTERM)
-        processes.stop()
-        processes.stop()
+        asking = [lambda: os.kill(os.getpid(), signal.SIGTERM), processes.stop]
+        for ask in asking if is_signal_first else reversed(asking):
+            ask()
+            _wait_for(modules / "a.leaving")
         with pytest.raises(Interrupted):
             run.result(timeout=30)
     assert (modules / "a.txt").read_text() == "saved\n"
