@@ -53,7 +53,7 @@ def main() -> None:
     folder = Path(_OUTPUT_DIR.value or Path("runs") / Path(path).stem)
     runs = study.plan(folder, cli.overrides_from_flags())
     wanted = with_ancestors(runs, restricted(study, runs, _ARMS.value, cli.tasks_from_flags(), _seeds()))
-    archive = Archive(_FINISHED.value, folder) if _FINISHED.value else None
+    archive = Archive(_FINISHED.value, folder, Path(path)) if _FINISHED.value else None
     trains_nothing = _DRY_RUN.value or _PLAN.value
     with DirectoryLock(folder, "--output_dir") as lock:
         if archive or not trains_nothing:
@@ -74,7 +74,7 @@ def main() -> None:
             # What is finished is told whatever stopped the rest, and that is what the program ends with.
             try:
                 _write(study, runs, folder, path, archive)
-            except UserError as error:
+            except Exception as error:
                 print(f"what is finished could not be told: {error}", file=sys.stderr)
             raise
         _write(study, runs, folder, path, archive)

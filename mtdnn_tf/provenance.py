@@ -29,7 +29,9 @@ def header(config: ExperimentConfig) -> str:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return the versions that a resolved configuration was run with, from its second line."""
+    """Return the versions that a resolved configuration was run with, from its second line; none of a file that is not there."""
+    if not path.is_file():
+        return {}
     with path.open(encoding="utf-8") as file:
         lines = [file.readline().strip() for _ in range(2)]
     if not lines[1].startswith("# "):

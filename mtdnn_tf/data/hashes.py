@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtdnn_tf.config import SourceConfig
@@ -12,13 +12,31 @@ from mtdnn_tf.files import matching_files, sha256
 from mtdnn_tf.tasks import TaskSpec
 
 
-def source_hashes(tasks: Sequence[TaskSpec]) -> dict[str, str]:
+def source_hashes(tasks: Sequence[TaskSpec], with_datasets: bool = True) -> dict[str, str]:
     """Return the first 12 hexadecimal digits of the sha256 of every data file of the tasks, by path.
 
-    Of a dataset of tensorflow-datasets these are the files that it was prepared in, where they lie on this machine's disks.
+    Args:
+        tasks: whose files are wanted, of all splits.
+        with_datasets: of a dataset of tensorflow-datasets, too, the files that it was prepared in, where they lie on this machine's
+            disks; finding them imports TensorFlow.
     """
-    paths = {path for task in tasks for source in task.sources.values() for path in _files_of(source)}
+    sources = [source for task in tasks for source in task.sources.values() if with_datasets or not source.is_dataset]
+    paths = {path for source in sources for path in _files_of(source)}
     return {path: _digest(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+
+
+def other_data(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Return which file is the first that two selections of hashes differ in, and how; nothing where they are the same.
+
+    Args:
+        there: of an earlier time or another machine.
+        here: as files are now.
+    """
+    for path in sorted(there.keys() | here.keys()):
+        one, other = there.get(path, "no such file"), here.get(path, "no such file")
+        if one != other:
+            return f"sha256 of {path}: {one}; here, now: {other}"
+    return ""
 
 
 def _files_of(source: SourceConfig) -> list[str]:

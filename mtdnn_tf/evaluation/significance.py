@@ -10,7 +10,7 @@ from scipy import stats
 
 _EXACT_PAIRS = 20  # 2^20 sign patterns are enumerated; of more pairs a sample is drawn
 _SAMPLED_FLIPS = 100_000
-_ROUNDING = 1e-12  # of sums that are equal but for the order of their terms, relative to the largest
+_ROUNDING = 1e-12  # of sums that are equal but for the order of their terms; of scores, which are 1 at most
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,5 @@ def paired_bootstrap(
     values = np.array([difference(random.integers(0, units, units)) for _ in range(samples)])
     low, high = np.percentile(values, [2.5, 97.5])
     # One is added to both counts: with so many samples, p can't be known to be smaller.
-    beyond = min(np.sum(values <= 0), np.sum(values >= 0))
+    beyond = min(np.sum(values <= _ROUNDING), np.sum(values >= -_ROUNDING))
     return Bootstrap(float(low), float(high), float(min(1.0, 2 * (1 + beyond) / (1 + samples))))

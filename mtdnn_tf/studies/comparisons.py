@@ -131,7 +131,10 @@ def _over_examples(
     def difference(rows: np.ndarray) -> float:
         return float(np.mean([one(rows) - two(rows) for one, two in scorers]))
 
-    bootstrap = paired_bootstrap(difference, _units(spec, sides[0][0]), samples)
+    units = _units(spec, sides[0][0])
+    if not units:  # of no query is a candidate relevant
+        return None, None
+    bootstrap = paired_bootstrap(difference, units, samples)
     if spec.type != "classification":
         return bootstrap, None
     tables = {
@@ -201,8 +204,8 @@ def read_predictions(result: Result, split: str) -> Predictions | None:
     path = result.run.directory / PREDICTIONS_FOLDER / f"{spec.name}_{split}.tsv"
     if not path.is_file():
         return None
-    head, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
     try:
+        head, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
         columns = {name: [line[place] for line in lines] for place, name in enumerate(head)}
         if spec.type == "classification":
             ids = {label: number for number, label in enumerate(spec.labels)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mtdnn_tf.config import ExperimentConfig, load_config, select_tasks
+from mtdnn_tf.config_build import at
 from mtdnn_tf.config_tree import Branch
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.run_files import CONFIG_FILE
@@ -87,8 +88,8 @@ def plan_runs(
         grid: seeds, points and tasks; None: each stage once.
 
     Raises:
-        UserError: the stage by file and line, and what is wrong with its configuration, or which file of it is not there; a task
-            of the grid that no stage has.
+        UserError: the stage by file and line, and what is wrong with its configuration, or which file of it is not there; task
+            attention asked for of a stage that has none; a task of the grid that no stage has.
     """
     grid = grid or Grid()
     planner = _Planner(root, tuple(overrides), grid)
@@ -143,6 +144,7 @@ class _Planner:
             config = select_tasks(config, stage.options.tasks, f"{stage.where}.tasks")
         if seed is None:
             return config
+        _refuse_own_seed(stage, point)
         config = replace(config, training=replace(config.training, seed=seed))
         if not self._grid.resample:
             return config
@@ -184,6 +186,7 @@ class _Planner:
         parent = self._parent(stage, task, x, seed)
         chosen = _started(config, stage, parent) if parent else config
         own = tuple(spec for spec in specs if spec.name in chosen.tasks)
+        _check_attention(stage, chosen)
         check_inputs(own, stage.where)
         return PlannedRun(name, stage, self._root / name, chosen, own, parent, task, x, seed)
 
@@ -205,6 +208,24 @@ def _check_kind(stage: Stage) -> None:
     module = STAGE_KINDS[stage.options.kind].module
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{stage.where}.kind: {stage.options.kind!r} needs the module {module}, which is not installed")
+
+
+def _refuse_own_seed(stage: Stage, point: Point | None) -> None:
+    for changes in (*stage.changes, *([point.changes] if point else [])):
+        training = changes.children.get("training")
+        if isinstance(training, Branch) and "seed" in training.children:
+            raise UserError(
+                f"{at(training.children['seed'], 'set.training.seed')}: a study has seeds of its own; change `seeds` in its file, or "
+                "say `seed` of an arm that has one run for all of them"
+            )
+
+
+def _check_attention(stage: Stage, config: ExperimentConfig) -> None:
+    sharing = config.model.sharing
+    if stage.options.task_attention and sharing != "layerwise_explicit":
+        raise UserError(
+            f"{stage.where}.task_attention: only tokens of model.sharing: layerwise_explicit attend to each other; received {sharing!r}"
+        )
 
 
 def _started(config: ExperimentConfig, stage: Stage, parent: PlannedRun) -> ExperimentConfig:

@@ -73,13 +73,14 @@ class Processes:
             UserError: it failed; it has said why itself, or its last line is told.
             Interrupted: a signal stopped it, or `stop`.
         """
+        before = output.stat().st_size if output and output.is_file() else 0  # of earlier attempts
         if not self._is_stopping and self._asked is None:
             status = self._wait(words, output)
         if self._asked is not None or self._is_stopping:
             raise Interrupted(signal.Signals(self._asked or signal.SIGTERM), "stopped; the same command goes on")
         if status:
             said = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-            why = f": {_last_line(output)}" if output else ""
+            why = f": {_last_line(output, before)}" if output else ""
             raise UserError(
                 f"python -m {' '.join(words)}: ended with {said}{why}; what is finished is kept, the same command goes on"
             )
@@ -114,8 +115,8 @@ def _passed_on(number: int) -> int:
     return signal.SIGTERM if number == signal.SIGHUP else number
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _last_line(path: Path, start: int) -> str:
+    lines = path.read_bytes()[start:].decode("utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "without a word"
 
 

@@ -7,10 +7,11 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mtdnn_tf.config import config_differences, load_config
+from mtdnn_tf.data.hashes import other_data, source_hashes
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.run_files import (
@@ -35,6 +36,7 @@ class Record:
 
     seconds: float = 0.0  # of all the processes that trained it, start-up and scoring included
     started_from: str = ""  # fingerprint of the weights of the run before
+    data: Mapping[str, str] = field(default_factory=dict)  # `file_hashes` as it began; empty: not known
 
 
 class Ledger:
@@ -79,6 +81,11 @@ def fingerprint(directory: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+def file_hashes(run: PlannedRun) -> dict[str, str]:
+    """Return the hashes of the files that a run reads examples from, as they are now; of those that TensorFlow is not needed to find."""
+    return source_hashes(run.specs, with_datasets=False)
+
+
 def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") -> dict[str, str]:
     """Return the state of every run by name.
 
@@ -88,11 +95,13 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
         split: what scored runs are scored on.
 
     Raises:
-        UserError: a run was trained with another configuration, or from other weights than the run before it now has; the stage
-            is named.
+        UserError: a run was trained with another configuration, on other data, or from other weights than the run before it now
+            has; the stage is named.
     """
     for run in runs:
-        _refuse_other(run)
+        if is_begun(run):
+            _refuse_other_config(run)
+            _refuse_other_data(run, ledger)
     parents = {run.parent.name for run in runs if run.parent}
     needed: set[str] = set()  # runs whose weights those that are not finished start from
     states = {run.name: TO_DO for run in runs}
@@ -101,7 +110,7 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
         # Without checkpoints nothing can make them again: what was scored is finished, and what needs them is refused.
         with_weights = (is_kept or run.name in needed) and _has_checkpoints(run)
         states[run.name] = _state(run, split, with_weights)
-        if run.parent and states[run.name] != FINISHED and _needs_start(run):
+        if run.parent and states[run.name] != FINISHED and needs_start(run):
             needed.add(run.parent.name)
     for run in runs:
         refuse_other_start(run, states, ledger)
@@ -109,8 +118,8 @@ def states_of(runs: Sequence[PlannedRun], ledger: Ledger, split: str = "dev") ->
 
 
 def is_begun(run: PlannedRun) -> bool:
-    """Return whether a run's directory holds anything of its training."""
-    return (run.directory / METRICS_FILE).is_file()
+    """Return whether a run's directory holds anything of its training: a checkpoint may be there before the first line of metrics."""
+    return (run.directory / METRICS_FILE).is_file() or _has_checkpoints(run)
 
 
 def _state(run: PlannedRun, split: str, with_weights: bool) -> str:
@@ -123,8 +132,8 @@ def _has_checkpoints(run: PlannedRun) -> bool:
     return any((run.directory / CHECKPOINTS_FOLDER).glob("step-*"))
 
 
-def _needs_start(run: PlannedRun) -> bool:
-    """Return whether a run that is not finished would begin with the weights of the run before."""
+def needs_start(run: PlannedRun) -> bool:
+    """Return whether a run begins, or would begin anew, with the weights of the run before: nothing of its own is there to go on from."""
     return not _has_checkpoints(run) and not is_trained(run, with_weights=False)
 
 
@@ -159,8 +168,8 @@ def scores_file(split: str) -> str:
     return SCORES_FILE if split == "dev" else split_scores_file(split)
 
 
-def _refuse_other(run: PlannedRun) -> None:
-    if not is_begun(run) or not (run.directory / CONFIG_FILE).is_file():
+def _refuse_other_config(run: PlannedRun) -> None:
+    if not (run.directory / CONFIG_FILE).is_file():
         return
     differences = config_differences(load_config(run.directory / CONFIG_FILE), run.config)
     if differences:
@@ -170,14 +179,23 @@ def _refuse_other(run: PlannedRun) -> None:
         )
 
 
+def _refuse_other_data(run: PlannedRun, ledger: Ledger) -> None:
+    known = ledger[run.name].data
+    if known and (difference := other_data(known, file_hashes(run))):
+        raise UserError(
+            f"{run.stage.where}: {run.directory} was trained on other data: {difference}. Put the file back, name another folder for "
+            "what is trained on the changed one, or remove this run and those that start from it"
+        )
+
+
 def refuse_other_start(run: PlannedRun, states: Mapping[str, str], ledger: Ledger) -> None:
-    """Refuse a run that started from other weights than the finished run before it now has.
+    """Refuse a run that started from other weights than the finished run before it now has, and has gone on from there.
 
     Raises:
         UserError: it did; the stage is named.
     """
     started_from = ledger[run.name].started_from
-    if run.parent is None or not started_from or states[run.name] == TO_DO or states[run.parent.name] != FINISHED:
+    if run.parent is None or not started_from or needs_start(run) or states[run.parent.name] != FINISHED:
         return
     weights = fingerprint(run.parent.directory)
     if weights and weights != started_from:
@@ -193,7 +211,7 @@ def refuse_lost_weights(runs: Sequence[PlannedRun], states: Mapping[str, str]) -
     Raises:
         UserError: one of them would; the stage is named.
     """
-    first = {run.parent.name: run for run in reversed(runs) if run.parent and _needs_start(run)}
+    first = {run.parent.name: run for run in reversed(runs) if run.parent and needs_start(run)}
     for run in first.values():  # one for each of those before, whose weights are read as a whole
         if run.parent and states[run.parent.name] == FINISHED and not is_trained(run.parent, with_weights=True):
             raise UserError(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from mtdnn_tf.config import config_hash
-from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.evaluation.pages import read_metrics
 from mtdnn_tf.provenance import read_header
@@ -18,7 +17,6 @@ from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE
 from mtdnn_tf.studies.planned import PlannedRun
 from mtdnn_tf.studies.progress import FINISHED, scores_file
 from mtdnn_tf.studies.study import Study
-from mtdnn_tf.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Result:
     steps_before: int  # of the runs that it builds on
     run: PlannedRun
 
-    def as_json(self, folder: Path, data: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, object]:
+    def as_json(self, folder: Path, versions: Mapping[str, str]) -> dict[str, object]:
         """Return it as plain values, with where it comes from."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "run"}
         return own | {
@@ -45,14 +43,9 @@ class Result:
             "started_from": str(self.run.parent.directory.relative_to(folder)) if self.run.parent else None,
             "configuration": config_hash(self.run.config),
             "command": f"python -m {' '.join(self.run.command)}",
-            "data": {path: data[path] for path in paths_of(self.run.specs) if path in data},
+            "data": source_hashes(self.run.specs),
             "versions": dict(versions),
         }
-
-
-def paths_of(specs: Iterable[TaskSpec]) -> list[str]:
-    """Return the paths of the tasks' sources, sorted."""
-    return sorted({task.sources[split].path for task in specs for split in SPLITS if split in task.sources})
 
 
 def collect(study: Study, runs: Sequence[PlannedRun], states: Mapping[str, str]) -> list[Result]:
@@ -132,7 +125,6 @@ def results_json(
 ) -> dict[str, object]:
     """Return the layout of results.json, but for the comparisons."""
     runs = {result.run.name: result.run for result in results}
-    data = source_hashes([spec for run in runs.values() for spec in run.specs])
     versions = {name: read_header(run.directory / CONFIG_FILE) for name, run in runs.items()}
     return {
         "title": study.options.title,
@@ -140,7 +132,7 @@ def results_json(
         "split": study.options.split,
         "command": command,
         "remaining": [name for name, state in states.items() if state != FINISHED],
-        "runs": [result.as_json(folder, data, versions[result.run.name]) for result in results],
+        "runs": [result.as_json(folder, versions[result.run.name]) for result in results],
         "summary": summaries_json(results),
     }
 

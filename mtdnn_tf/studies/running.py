@@ -22,10 +22,11 @@ from mtdnn_tf.studies.progress import (
     FINISHED,
     Ledger,
     answered_files,
+    file_hashes,
     fingerprint,
-    is_begun,
     is_scored,
     is_trained,
+    needs_start,
     refuse_lost_weights,
     refuse_other_start,
     remaining,
@@ -95,22 +96,23 @@ class _Work:
     parents: set[str]
     numbers: Mapping[str, int]  # of the chosen runs, from 1
 
-    def one(self, run: PlannedRun, runner: Runner) -> None:
-        """Train a run, if it is not finished."""
+    def one(self, run: PlannedRun, runner: Runner) -> bool:
+        """Train a run, if it is not finished, and return whether that was to be done."""
+        refuse_other_start(run, self.states, self.ledger)  # the run before may have been trained again just now
         if self.states[run.name] == FINISHED:
-            refuse_other_start(run, self.states, self.ledger)  # the run before may have been trained again just now
-            return
+            return False
         goes_on = ", goes on" if self.states[run.name] == CUT_OFF else ""
         print(f"\n== run {self.numbers[run.name]} of {len(self.numbers)}: {run.name}{goes_on}", flush=True)
         is_parent = run.name in self.parents
         _train(run, self.ledger, self.split, runner, is_parent)
         self.states[run.name] = FINISHED
         _clear(run, self.keep, is_parent)
+        return True
 
 
 def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, processes: Processes) -> None:
     """Train runs as soon as a share of the CPUs is free and what they start from is finished; first those that others start from."""
-    waiting, at_work = sorted(chosen, key=lambda run: run.name not in work.parents), dict[Future[None], PlannedRun]()
+    waiting, at_work = sorted(chosen, key=lambda run: run.name not in work.parents), dict[Future[bool], PlannedRun]()
     shares = iter(range(jobs))
     lock = threading.Lock()
 
@@ -118,8 +120,8 @@ def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, proce
         with lock:
             take_share_of_cpus(next(shares), jobs)
 
-    def train(run: PlannedRun) -> None:
-        work.one(run, lambda words: processes.run(words, run.directory / OUTPUT_FILE))
+    def train(run: PlannedRun) -> bool:
+        return work.one(run, lambda words: processes.run(words, run.directory / OUTPUT_FILE))
 
     failed: BaseException | None = None
     with ThreadPoolExecutor(jobs, initializer=take_share) as pool:
@@ -133,7 +135,7 @@ def _several_at_once(work: _Work, chosen: Sequence[PlannedRun], jobs: int, proce
                 if error := future.exception():
                     failed = failed or error
                     processes.stop()
-                else:
+                elif future.result():
                     left = remaining(chosen, work.states, work.ledger, jobs)
                     print(f"== finished: {run.name}; {left}", flush=True)
     if failed:
@@ -151,8 +153,9 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
     """Train a run, or go on with it, and score it on a split other than dev; one that lacks only that is not trained again."""
     write_text_atomically(run.directory / CONFIG_FILE, header(run.config) + dump_config(run.config))
     record = ledger[run.name]
-    if run.parent and not is_begun(run):
-        record = replace(record, started_from=fingerprint(run.parent.directory))
+    if needs_start(run):
+        started_from = fingerprint(run.parent.directory) if run.parent else ""
+        record = replace(record, started_from=started_from, data=file_hashes(run))
     ledger.write(run.name, record)
     started = time.monotonic()
     try:

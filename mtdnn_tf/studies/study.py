@@ -117,12 +117,11 @@ class Study:
 
         Raises:
             UserError: see `plan_runs`; `also` of a task names a metric that it has not; arms have other main metrics for a task, or
-            lack the split that is scored; task attention is asked for of an arm that has none.
+            lack the split that is scored.
         """
         runs = plan_runs(self.stages, root / "runs", overrides=overrides, grid=self.grid)
         main: dict[str, str] = {}
         for run in runs:
-            _check_attention(run)
             for spec in run.specs if run.stage.options.scored else ():
                 if spec.name in self.options.tasks:
                     self._check_metrics(run, spec, main.setdefault(spec.name, spec.main_metric))
@@ -146,14 +145,6 @@ class Study:
                 f"{run.stage.where}: tasks.{spec.name}.main_metric: must be one in all arms, which are compared by it; received "
                 f"{spec.main_metric!r}, and {main_metric!r} of an arm before"
             )
-
-
-def _check_attention(run: PlannedRun) -> None:
-    sharing = run.config.model.sharing
-    if run.stage.options.task_attention and sharing != "layerwise_explicit":
-        raise UserError(
-            f"{run.stage.where}.task_attention: only tokens of model.sharing: layerwise_explicit attend to each other; received {sharing!r}"
-        )
 
 
 def read_study(path: str | Path) -> Study:
@@ -210,13 +201,18 @@ def _check(study: Study, body: Branch) -> None:
             f"{at(body.children['points'], 'points.values')}: x: two points are at {twice}; give each its own"
         )
     for pair in options.compare:
-        if len(pair) != 2:
-            raise UserError(f"{at(body.children['compare'], 'compare')}: must be pairs of arms, received {list(pair)}")
+        if len(pair) != 2 or len(set(pair)) != 2:
+            raise UserError(
+                f"{at(body.children['compare'], 'compare')}: must be pairs of two arms, received {list(pair)}"
+            )
         for name in pair:
             if name not in arms:
                 raise UserError(unknown_name(at(body.children["compare"], "compare"), "scored arm", name, arms))
     for name, by_task in options.published.scores.items() if options.published else ():
         for task, values in by_task.items():
+            if task not in options.tasks:
+                where = at(body.children["published"], f"published.scores.{name}")
+                raise UserError(unknown_name(where, "task of the study", task, list(options.tasks)))
             if len(values) != max(len(study.points), 1):
                 raise UserError(
                     f"{at(body.children['published'], f'published.scores.{name}.{task}')}: needs a number for each point, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -306,7 +305,7 @@ def _origins(results: Sequence[Result]) -> list[str]:
     runs = list({result.run.name: result.run for result in results}.values())
     with_ancestors = list({run.name: run for own in runs for run in (*reversed(own.ancestors), own)}.values())
     commands = [(run.name, config_hash(run.config), f"python -m {' '.join(run.command)}") for run in with_ancestors]
-    versions = {str(read_header(Path(run.directory) / CONFIG_FILE)): run for run in with_ancestors}
+    versions = {str(read_header(run.directory / CONFIG_FILE)): run for run in with_ancestors}
     return [
         table(["run", "configuration", "command"], commands),
         *(table(["package", "version"], read_header(run.directory / CONFIG_FILE).items()) for run in versions.values()),

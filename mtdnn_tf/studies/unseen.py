@@ -21,7 +21,8 @@ class Unseen:
     """What is left of a study's results.
 
     Attributes:
-        results: with scores of the rows left; none for answers that were not kept, and tasks of which no row is left.
+        results: with scores of the rows left; none for answers that were not kept, and tasks of which no row is left, of ranking no
+            query with an answer.
         left_out: how many rows of each task are left out.
     """
 
@@ -55,9 +56,14 @@ def without_train_rows(study: Study, results: Sequence[Result]) -> Unseen:
         if answers is not None:
             kept = _kept(answers, seen[result.task], result)
             left_out[result.task] = len(answers.labels) - len(kept.labels)
-            if len(kept.labels):
+            if _is_scorable(kept):
                 found.append(replace(result, score=METRICS[result.main_metric](kept)))
     return Unseen(tuple(found), left_out)
+
+
+def _is_scorable(answers: Predictions) -> bool:
+    """Return whether rows are left, of ranking a query that has an answer."""
+    return bool(len(answers.labels) if answers.groups is None else np.any(answers.labels > 0))
 
 
 def _trained_on(results: Sequence[Result]) -> list[TaskSpec]:

@@ -71,3 +71,12 @@ def test_the_bootstrap_agrees_with_the_normal_interval():
 
 def test_a_bootstrap_of_no_difference_says_so():
     assert paired_bootstrap(lambda rows: 0.0, 10, 50).p_value == 1.0
+
+
+def test_ties_count_on_both_sides_though_sums_are_rounded():
+    """0.1 + 0.2 - 0.3 is not 0: of three seeds' differences that cancel, neither side may lose its share of the ties."""
+    rows = np.array([0.1, 0.2, -0.3, 0.3, -0.2, -0.1])
+    exact = np.array([1, 2, -3, 3, -2, -1])
+    rounded = paired_bootstrap(lambda taken: float(np.sum(rows[taken])), 6, samples=500)
+    whole = paired_bootstrap(lambda taken: float(np.sum(exact[taken])), 6, samples=500)
+    assert rounded.p_value == whole.p_value

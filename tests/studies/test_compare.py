@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,7 +15,7 @@ from mtdnn_tf.config import dump_config
 from mtdnn_tf.errors import Interrupted, UserError
 from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.provenance import header
-from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of, summary
+from mtdnn_tf.studies.progress import FINISHED, TO_DO, Ledger, states_of, summary
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.study import read_study, restricted
 from mtdnn_tf.studies.writing import write_study
@@ -139,6 +140,7 @@ def test_differences_are_paired_by_seed(done):
     differences = [score["tuned", "mood", seed] - score["together", "mood", seed] for seed in (1, 2)]
     assert mood["seeds"] == [1, 2]
     assert mood["over_seeds"]["difference"] == pytest.approx(np.mean(differences))
+    assert mood["over_seeds"]["deviation"] == pytest.approx(np.std(differences, ddof=1))
     assert set(mood["mcnemar"]) == {"1", "2"}
     assert mood["bootstrap"]["low"] <= mood["over_seeds"]["difference"] <= mood["bootstrap"]["high"]
     assert found["tuned", "together", "pick"]["mcnemar"] is None
@@ -362,14 +364,25 @@ BAD = {
     ),
     "no budget": ("budget: one epoch\n", "", r"budget: is missing"),
     "pair": ("keep: results", "compare: [[tuned, moot]]", r"study\.yaml:\d+: compare: unknown scored arm 'moot'"),
+    "pair of one": ("keep: results", "compare: [[tuned, tuned]]", r"compare: must be pairs of two arms, received"),
+    "published task": (
+        "mood: [80.0]",
+        "moot: [80.0]",
+        r"study\.yaml:\d+: published\.scores\.paper: unknown task of the study 'moot'\. Did you mean 'mood'",
+    ),
+    "seed of its own": (
+        "log_every: 1}",
+        "log_every: 1, seed: 7}",
+        r"study\.yaml:\d+: set\.training\.seed: a study has seeds of its own; change `seeds`",
+    ),
     "published": (
         "mood: [80.0]",
         "mood: [80.0, 1.0]",
         r"published\.scores\.paper\.mood: needs a number for each point, 1; received 2",
     ),
     "task": (
-        "{mood: {}, pick: {seeds: 1, also: [map, mrr]}}",
-        "{moot: {}}",
+        "tasks: {mood: {}, ",
+        "tasks: {mood: {}, moot: {}, ",
         r"unknown task of the stages 'moot'\. Did you mean 'mood'",
     ),
     "metric": (
@@ -407,6 +420,20 @@ def test_what_a_study_has_not_can_not_be_asked_for(done):
         restricted(study, runs, arms=["tuned"], tasks=["pick"], seeds=[2])
     with pytest.raises(UserError, match=r"--seeds: 3 is none of the study's: 1, 2"):
         restricted(study, runs, seeds=[3])
+
+
+def test_tables_are_made_though_a_run_is_gone_that_others_started_from(done, tmp_path):
+    study, runs, output, _ = done
+    shutil.copytree(output, tmp_path / "output")
+    shutil.rmtree(tmp_path / "output" / "runs" / "together" / "seed-1")
+    moved = [_moved(run, output, tmp_path / "output") for run in runs]
+    states = dict.fromkeys(NAMES, FINISHED) | {NAMES[0]: TO_DO}
+    assert "1 runs are still to be trained" in write_study(study, moved, states, tmp_path / "output", "python")
+
+
+def _moved(run, old, new):
+    parent = run.parent and _moved(run.parent, old, new)
+    return replace(run, directory=new / run.directory.relative_to(old), parent=parent)
 
 
 def test_before_anything_is_finished_the_report_is_there(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import METRICS, Predictions
-from mtdnn_tf.studies.comparisons import ALL_TASKS, compare, resampled_score
+from mtdnn_tf.studies.comparisons import ALL_TASKS, compare, read_predictions, resampled_score
 from mtdnn_tf.studies.results import Result
 from mtdnn_tf.task_types import TASK_TYPES
 from mtdnn_tf.tasks import TaskSpec
@@ -70,6 +70,32 @@ def test_an_arm_of_one_run_makes_one_pair_with_the_mean_of_the_others(tmp_path):
     assert found["a"].seeds == (0, 1, 2)
     assert found[ALL_TASKS].over_seeds.pairs == 2
     assert found[ALL_TASKS].over_seeds.difference == pytest.approx((0.012 - 0.2) / 2)
+
+
+def test_runs_are_paired_with_those_of_their_seed(tmp_path):
+    scores = {"many": (0.5, 0.9, 0.7), "one": (0.4, 0.8, 0.5)}
+    orders = {"many": (0, 1, 2), "one": (2, 0, 1)}
+    results = []
+    for arm, order in orders.items():
+        for seed in order:
+            folder = tmp_path / f"{arm}-{seed}" / "predictions"
+            folder.mkdir(parents=True)
+            answers = ["yes"] * (seed + 1) if arm == "many" else []
+            lines = [f"yes\t{label}\n" for label in answers + ["no"] * (4 - len(answers))]
+            (folder / "a_dev.tsv").write_text("gold\tlabel\n" + "".join(lines))
+            results.append(_result(tmp_path, arm, "a", seed, scores[arm][seed]))
+    [found] = compare(_study(bootstrap=10), results)
+    assert found.over_seeds.deviation == pytest.approx(np.std([0.1, 0.1, 0.2], ddof=1))
+    assert {seed: table.first_only for seed, table in found.mcnemar.items()} == {0: 1, 1: 2, 2: 3}
+
+
+def test_a_file_of_answers_without_a_line_is_told(tmp_path):
+    result = _result(tmp_path, "many", "a", 0, 0.5)
+    path = tmp_path / "many-0" / "predictions" / "a_dev.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    with pytest.raises(UserError, match=r"a_dev\.tsv: damaged"):
+        read_predictions(result, "dev")
 
 
 def test_runs_that_answered_other_rows_are_refused_whichever_their_seed(tmp_path):

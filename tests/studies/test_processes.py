@@ -62,6 +62,13 @@ def test_a_failure_is_told_with_the_last_line_of_its_output(modules):
     assert sorted(output.read_text().splitlines()[1:]) == ["one", "the reason"]
 
 
+def test_of_who_ends_without_a_word_no_earlier_line_is_told(modules):
+    (modules / "silent.py").write_text("raise SystemExit(3)")
+    (modules / "output.txt").write_text("the reason of an earlier attempt\n")
+    with Processes() as processes, pytest.raises(UserError, match="ended with status 3: without a word; what"):
+        processes.run(["silent"], modules / "output.txt")
+
+
 def test_without_a_file_the_output_goes_where_ours_goes(modules, capfd):
     with Processes() as processes, pytest.raises(UserError, match="ended with status 1; what"):
         processes.run(["failing"])

@@ -17,6 +17,7 @@ from mtdnn_tf.studies.progress import CUT_OFF, FINISHED, Ledger, fingerprint, st
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.stages import read_body, read_stages
 from mtdnn_tf.training import callbacks
+from mtdnn_tf.training.manifest import write_manifest
 from tests.killing import weights
 from tests.small import write_experiment
 from tests.studies.in_process import run_here
@@ -55,7 +56,7 @@ def trained(tmp_path_factory):
 def copy(trained, tmp_path):
     """The same in a folder of its own, to be damaged: its configurations name the new places."""
     folder = shutil.copytree(trained[0], tmp_path / "copy")
-    for path in folder.rglob("config.yaml"):
+    for path in (*folder.rglob("config.yaml"), folder / "runs" / "ledger.json"):
         path.write_text(path.read_text().replace(str(trained[0]), str(folder)))
     return folder, folder / "runs", _plan(folder, folder / "runs")
 
@@ -131,6 +132,72 @@ def test_a_stage_that_started_from_other_weights_is_refused(copy):
         UserError, match=r"recipe\.yaml:7: stages\.stripped: .* other weights than .*together holds now"
     ):
         _states(runs, root)
+
+
+def _cut_off(run, has_checkpoints):
+    """Leave of a finished run what one has that was stopped: before its first line of metrics, or in its first epoch."""
+    (run.directory / "scores.json").unlink()
+    shutil.rmtree(run.directory / "best")
+    if has_checkpoints:
+        (run.directory / "metrics.jsonl").unlink()
+    else:
+        shutil.rmtree(run.directory / "checkpoints")
+
+
+def test_a_run_that_was_stopped_before_its_first_line_goes_on_with_its_own_configuration_only(copy):
+    folder, root, runs = copy
+    shutil.rmtree(root / "together")
+    shutil.rmtree(root / "kept")
+    _cut_off(runs[3], has_checkpoints=True)
+    assert _states(runs, root)["stripped"] == CUT_OFF
+    changed = _plan(folder, root, ["training.log_every=3"])
+    before = (root / "stripped" / "config.yaml").read_text()
+    with pytest.raises(UserError, match=r"stages\.stripped: .*training\.log_every: \d+ -> 3"):
+        run_all(changed, root, runner=lambda words: pytest.fail(str(words)))
+    assert (root / "stripped" / "config.yaml").read_text() == before
+
+
+def test_what_was_cut_off_does_not_go_on_from_weights_that_were_made_again(copy):
+    _, root, runs = copy
+    shutil.rmtree(root / "kept")
+    _cut_off(runs[3], has_checkpoints=True)
+    scores = root / "together" / "scores.json"
+    kept = scores.read_text()
+    scores.unlink()
+
+    def make_other_weights(words):
+        if words[2] == f"--model_dir={root / 'stripped'}":
+            pytest.fail("it went on")
+        with next((root / "together" / "best").glob("weights.data*")).open("ab") as file:
+            file.write(b"other")
+        write_manifest(root / "together" / "best")
+        scores.write_text(kept)
+
+    with pytest.raises(UserError, match=r"stages\.stripped: .* other weights than .*together holds now; remove it"):
+        run_all(runs, root, wanted=runs[3:], runner=make_other_weights)
+
+
+def test_what_has_no_checkpoint_yet_begins_with_the_weights_as_they_are(copy):
+    _, root, runs = copy
+    _cut_off(runs[3], has_checkpoints=False)
+    ledger = Ledger(root)
+    ledger.write("stripped", replace(ledger["stripped"], started_from="0123456789ab"))
+    commands = []
+    run_all(runs, root, runner=lambda words: commands.append(words) or run_here(words))
+    assert [words[2] for words in commands] == [f"--model_dir={root / 'stripped'}"]
+    assert Ledger(root)["stripped"].started_from == fingerprint(root / "together")
+    assert set(_states(runs, root).values()) == {FINISHED}
+
+
+def test_a_run_of_other_data_is_refused(copy):
+    folder, root, runs = copy
+    with (folder / "mood.tsv").open("a") as file:
+        file.write("more bread\tpositive\n")
+    with pytest.raises(
+        UserError,
+        match=r"recipe\.yaml:5: stages\.together: .* other data: sha256 of .*mood\.tsv: \w{12}; here, now: \w{12}\.",
+    ):
+        run_all(runs, root, runner=lambda words: pytest.fail(str(words)))
 
 
 def test_a_damaged_model_that_others_start_from_is_not_finished(copy):

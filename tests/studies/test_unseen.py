@@ -115,6 +115,23 @@ def test_rows_that_runs_before_have_trained_on_are_seen(done):
     assert without_train_rows(study, [alone]).results == ()
 
 
+def test_of_ranking_a_query_with_an_answer_must_be_left(done):
+    """The mean over no query is no score, and 0 would lower the mean of the tasks."""
+    study, [run], states, _, _ = done
+    path = run.directory / "predictions" / "pick_test.tsv"
+    whole = path.read_text()
+    head, *lines = (line.split("\t") for line in whole.splitlines())
+    for line in lines[2:]:  # of the query that is left
+        line[head.index("gold")] = "0"
+    try:
+        path.write_text("\n".join("\t".join(line) for line in [head, *lines]) + "\n")
+        left = without_train_rows(study, collect(study, [run], states))
+    finally:
+        path.write_text(whole)
+    assert [result.task for result in left.results] == ["mood"]
+    assert left.left_out == {"mood": 1, "pick": 2}
+
+
 def test_a_table_without_a_task_that_has_no_row_left_is_whole(done):
     study, runs, states, _, _ = done
     results = collect(study, runs, states)
