@@ -91,6 +91,7 @@ class Summary:
     mean: float
     deviation: float | None  # standard deviation, n - 1; None of one seed
     seeds: tuple[int, ...]
+    scores: tuple[float, ...]  # by seed
 
     def __str__(self) -> str:
         """Say it in percent."""
@@ -106,7 +107,10 @@ def summaries(results: Iterable[Result]) -> dict[Cell, Summary]:
     cells: dict[Cell, list[Result]] = {}
     for result in results:
         cells.setdefault((result.arm, result.task, result.x), []).append(result)
-    return {cell: _summary(found) for cell, found in cells.items()}
+    return {
+        cell: _summary([result.seed for result in found], [result.score for result in found])
+        for cell, found in cells.items()
+    }
 
 
 def most_seeds(cells: Mapping[Cell, Summary]) -> int:
@@ -114,10 +118,18 @@ def most_seeds(cells: Mapping[Cell, Summary]) -> int:
     return max((len(summary.seeds) for summary in cells.values()), default=0)
 
 
-def _summary(found: Sequence[Result]) -> Summary:
-    scores = [result.score for result in found]
+def mean_over_tasks(found: Sequence[Summary]) -> Summary:
+    """Return the mean of an arm's tasks over its seeds; without a deviation where tasks have other seeds."""
+    seeds = found[0].seeds
+    if all(summary.seeds == seeds for summary in found):
+        return _summary(seeds, np.mean([summary.scores for summary in found], axis=0).tolist())
+    mean = float(np.mean([summary.mean for summary in found]))
+    return Summary(mean, None, (), ())
+
+
+def _summary(seeds: Sequence[int], scores: Sequence[float]) -> Summary:
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-    return Summary(float(np.mean(scores)), deviation, tuple(result.seed for result in found))
+    return Summary(float(np.mean(scores)), deviation, tuple(seeds), tuple(scores))
 
 
 def results_json(

@@ -15,7 +15,7 @@ from mtdnn_tf.evaluation.pages import markdown_table, read_metrics, table, text_
 from mtdnn_tf.provenance import read_header
 from mtdnn_tf.run_files import CONFIG_FILE, METRICS_FILE, attention_files
 from mtdnn_tf.studies.comparisons import Comparison
-from mtdnn_tf.studies.results import Result, Summary, arms_in_words, most_seeds, summaries
+from mtdnn_tf.studies.results import Result, Summary, arms_in_words, mean_over_tasks, most_seeds, summaries
 from mtdnn_tf.studies.study import Study
 from mtdnn_tf.studies.unseen import Unseen
 
@@ -174,9 +174,7 @@ def _further_metrics(study: Study, results: Sequence[Result]) -> list[Table]:
 
 def _row(title: str, found: Sequence[Summary | None]) -> list[str]:
     known = [summary for summary in found if summary]
-    mean = (
-        f"{100 * np.mean([summary.mean for summary in known]):.2f}" if known and len(known) == len(found) else _MISSING
-    )
+    mean = str(mean_over_tasks(known)) if known and len(known) == len(found) else _MISSING
     counts = sorted({len(summary.seeds) for summary in known})
     most = max(counts, default=0)
     return [title, *(_shown(summary, most) for summary in found), mean, " or ".join(map(str, counts)) or _MISSING]

@@ -10,7 +10,7 @@ import pytest
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import METRICS, Predictions
 from mtdnn_tf.studies.comparisons import ALL_TASKS, compare, read_predictions, resampled_score
-from mtdnn_tf.studies.results import Result
+from mtdnn_tf.studies.results import Result, mean_over_tasks, summaries
 from mtdnn_tf.task_types import TASK_TYPES
 from mtdnn_tf.tasks import TaskSpec
 
@@ -87,6 +87,17 @@ def test_runs_are_paired_with_those_of_their_seed(tmp_path):
     [found] = compare(_study(bootstrap=10), results)
     assert found.over_seeds.deviation == pytest.approx(np.std([0.1, 0.1, 0.2], ddof=1))
     assert {seed: table.first_only for seed, table in found.mcnemar.items()} == {0: 1, 1: 2, 2: 3}
+
+
+def test_the_mean_over_tasks_deviates_as_its_seeds_do(tmp_path):
+    """Not as the mean of the tasks' deviations: what one task gains by a seed another may lose."""
+    scores = {"a": (0.5, 0.7, 0.9), "b": (0.9, 0.7, 0.6)}
+    results = [_result(tmp_path, "many", task, seed, score) for task in "ab" for seed, score in enumerate(scores[task])]
+    mean = mean_over_tasks(list(summaries(results).values()))
+    assert str(mean) == "71.67 ± 2.89"
+    other = mean_over_tasks(list(summaries(results[:-1]).values()))
+    assert other.mean == pytest.approx((0.7 + 0.8) / 2)
+    assert other.deviation is None
 
 
 def test_a_file_of_answers_without_a_line_is_told(tmp_path):
