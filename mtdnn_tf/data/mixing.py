@@ -70,7 +70,7 @@ class Mixture:
         return self._epochs(range(epoch, epoch + 1), start_step)
 
     def batches(self, epochs: int, start: tuple[int, int] = (0, 0)) -> Iterator[dict[str, tf.Tensor]]:
-        """Yield the batches of a run, those of `epoch_dataset` after each other; the pipeline is set up once.
+        """Yield the batches of a run, those of `epoch_dataset` after each other; the pipeline is set up once (with a service, each epoch).
 
         Args:
             epochs: of the run, at least one more than those that are done.

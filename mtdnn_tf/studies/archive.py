@@ -30,6 +30,7 @@ from mtdnn_tf.studies.progress import (
     Ledger,
     Record,
     answered_files,
+    file_hashes,
     fingerprint,
     is_begun,
     is_trained,
@@ -109,8 +110,7 @@ class Archive:
             self._refuse_other(run, texts.get(CONFIG_FILE, ""))
             for name in sorted(texts, key=lambda name: name == METRICS_FILE):  # last: from then on it is there
                 write_text_atomically(run.directory / name, texts[name])
-            data = {self._here(path, run): digest for path, digest in self._runs[run.name]["data"].items()}
-            ledger.write(run.name, Record(**self._runs[run.name]["record"], data=data))
+            ledger.write(run.name, Record(**self._runs[run.name]["record"], data=file_hashes(run)))  # the same as there
             restored.append(run.name)
         return restored
 

@@ -67,8 +67,8 @@ def run_all(
         The state of every run by name.
 
     Raises:
-        UserError: a run of another configuration is in the way, or one without the weights that others start from (before
-            anything is trained), or a run failed; others that are at work have saved where they stand.
+        UserError: a run of another configuration, of other data or from other weights is in the way, or one without the weights that
+            others start from (before anything is trained), or a run failed; others that are at work have saved where they stand.
         Interrupted: a signal came; the runs at work have saved where they stand.
     """
     ledger = Ledger(root)
