@@ -6,16 +6,22 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.config import SourceConfig, dump_config
 from mtdnn_tf.data.hashes import source_hashes
 from mtdnn_tf.data.sources import read_examples, read_source
 from mtdnn_tf.errors import UserError
+from mtdnn_tf.run_files import CARD_FILE, CONFIG_FILE, METRICS_FILE, SCORES_FILE
+from mtdnn_tf.studies.archive import Archive
+from mtdnn_tf.studies.progress import FINISHED, Ledger, states_of
+from mtdnn_tf.studies.study import read_study
 from mtdnn_tf.tasks import TaskSpec
+from tests.small import write_experiment
 
 PAIRS = TaskSpec("follows", "classification", ("premise", "hypothesis"), ("neutral", "entails"))
 MOOD = TaskSpec("mood", "classification", ("text",), ("no", "yes"))
@@ -103,6 +109,40 @@ def test_a_dataset_has_the_hashes_of_its_files(prepared):
         assert hashes[data] == hashlib.sha256(file.read()).hexdigest()[:12]
     gone = SourceConfig(f"tfds:{prepared}/small_pairs/9.9.9:train")
     assert source_hashes([dataclasses.replace(PAIRS, sources={"train": gone})]) == {}
+
+
+STUDY = """
+title: A dataset
+budget: none
+config: small.yaml
+set: {{tasks: {{mood: {{text: [premise], labels: [entails, neutral], train: "{0}:train", dev: "{0}:validation"}}}}}}
+tasks: {{mood: {{}}}}
+arms: {{alone: {{tasks: [mood]}}}}
+"""
+
+
+def test_finished_runs_on_a_dataset_are_finished_elsewhere(prepared, tmp_path):
+    """Its files are compared when runs are put in place; who only starts runs does without TensorFlow, and can't find them."""
+
+    def plan(place):
+        place.mkdir()
+        write_experiment(place)
+        (place / "study.yaml").write_text(STUDY.format(f"tfds:{prepared}/small_pairs/1.2.3"), encoding="utf-8")
+        runs = read_study(place / "study.yaml").plan(place / "output")
+        archive = Archive(tmp_path / "finished.zip", place / "output", place / "study.yaml")
+        return runs, archive, Ledger(place / "output" / "runs")
+
+    [run], archive, ledger = plan(tmp_path / "one")
+    run.directory.mkdir(parents=True)
+    files = {CONFIG_FILE: dump_config(run.config), SCORES_FILE: "{}", METRICS_FILE: "", CARD_FILE: ""}
+    for name, text in files.items():
+        (run.directory / name).write_text(text)
+    archive.write([run], {run.name: FINISHED}, ledger, "dev")
+    [run], archive, ledger = plan(tmp_path / "other")
+    assert archive.restore([run], ledger) == [run.name]
+    assert states_of([run], ledger) == {run.name: FINISHED}
+    with zipfile.ZipFile(archive.path) as file:
+        assert "small_pairs-train.tfrecord" in file.read("archive.json").decode()
 
 
 SLICES = {

@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tensorflow_datasets as tfds
 
 from mtdnn_tf.config import dump_config
 from mtdnn_tf.errors import UserError
@@ -19,7 +18,6 @@ from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.study import read_study
 from mtdnn_tf.studies.writing import write_study
 from mtdnn_tf.training.manifest import write_manifest
-from tests.data.test_tfds_rows import SmallPairs
 from tests.small import write_experiment
 from tests.studies.in_process import run_here
 
@@ -207,34 +205,6 @@ def _copy_runs(folder, runs):
     for run in runs:
         shutil.copytree(folder / "output" / "runs" / run.name, run.directory)
         (run.directory / "config.yaml").write_text(header(run.config) + dump_config(run.config), encoding="utf-8")
-
-
-def test_runs_on_datasets_are_finished_elsewhere(done, tmp_path):
-    """Their files are compared when they are put in place; who only starts runs does without TensorFlow, and can't find them."""
-    _, _, folder, _ = done
-    offline = tfds.download.DownloadConfig(try_download_gcs=False)
-    SmallPairs(data_dir=tmp_path / "tfds").download_and_prepare(download_config=offline)
-    source = f"tfds:{tmp_path}/tfds/small_pairs/1.2.3"
-    own = f'{{text: [premise], labels: [entails, neutral], train: "{source}:train", dev: "{source}:validation"}}'
-    path = tmp_path / "finished.zip"
-
-    def plan(place):
-        _study(place)
-        text = STUDY.replace("{training: ", f"{{tasks: {{mood: {own}}}, training: ")
-        (place / "study.yaml").write_text(text, encoding="utf-8")
-        runs = read_study(place / "study.yaml").plan(place / "output")[:2]
-        return runs, _archive(path, place), Ledger(place / "output" / "runs")
-
-    runs, archive, ledger = plan(tmp_path / "one")
-    _copy_runs(folder, runs)
-    archive.write(runs, dict.fromkeys(FIRST, FINISHED), ledger, "dev")
-    runs, archive, ledger = plan(tmp_path / "other")
-    assert archive.restore(runs, ledger) == FIRST
-    assert set(states_of(runs, ledger).values()) == {FINISHED}
-    with zipfile.ZipFile(path) as file:
-        assert "small_pairs-train.tfrecord" in json.dumps(
-            json.loads(file.read("archive.json"))["runs"][FIRST[1]]["data"]
-        )
 
 
 def test_a_finished_run_without_weights_stays_finished_and_nothing_starts_from_it(done, tmp_path):
