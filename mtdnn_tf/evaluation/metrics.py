@@ -138,7 +138,9 @@ def mean_average_precision(predictions: Predictions) -> float:
 
 def _normalised_gain(relevance: np.ndarray) -> float:
     discount = 1.0 / np.log2(np.arange(2, len(relevance) + 2))
-    gain = np.exp2(relevance) - 1.0
+    relevance = relevance.astype(np.float64)
+    top = relevance.max()  # all gains over 2^top: their ratio stays, and counts of clicks overflow nothing
+    gain = np.exp2(relevance - top) - np.exp2(-top)
     return float((gain * discount).sum() / (np.sort(gain)[::-1] * discount).sum())
 
 

@@ -73,6 +73,12 @@ def test_ranking_metrics_take_ragged_lists(metric, expected):
     assert METRICS[metric](RANKED) == pytest.approx(expected)
 
 
+def test_gains_of_clicks_overflow_nothing():
+    """2^3000 - 1 is no float. The second place keeps 1 / log2(3) of the gain: beside it the other candidates have next to none."""
+    predictions = _values([3, 2, 1], [5, 3000, 200], np.zeros(3))
+    assert METRICS["ndcg"](predictions) == pytest.approx(1 / np.log2(3))
+
+
 @pytest.mark.parametrize("metric", ["accuracy_at_1", "mrr", "map", "ndcg"])
 def test_a_constant_ranking_gains_nothing_from_file_order(metric):
     first = _values([0, 0, 0], [1, 0, 0], np.zeros(3))
