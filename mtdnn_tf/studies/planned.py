@@ -181,7 +181,7 @@ class _Planner:
         if task is not None:
             config = select_tasks(config, [spec.name for spec in specs if task in (spec.name, spec.head_of)])
         x = point.x if point else None
-        own_seed = [] if seed is None or stage.options.seed is not None else [f"seed-{seed}"]
+        own_seed = [] if seed is None else [f"seed-{seed}"]  # of one run for all seeds, too, which may get others
         name = "/".join([stage.name, *([task] if task else []), *([] if x is None else [f"{x:g}"]), *own_seed])
         parent = self._parent(stage, task, x, seed)
         chosen = _started(config, stage, parent) if parent else config

@@ -57,7 +57,7 @@ class StageOptions:
     # Of studies:
     title: str = ""
     scored: bool = True  # false: only other arms start from it
-    seed: Seed | None = None  # one run for all seeds
+    seed: Seed | None = None  # one run for all seeds; remove it later, and the run stays that of its seed
     task_attention: bool = False  # a heat map of it (model.sharing: layerwise_explicit)
 
 

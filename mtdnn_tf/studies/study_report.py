@@ -270,7 +270,8 @@ def _heat_maps(study: Study, results: Sequence[Result]) -> list[str]:
         files = [run.directory / attention_files(study.options.split)[0] for run in runs]
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
         if arm.options.task_attention and found:
-            title = f"Task attention, {arm.title}, {study.options.split} texts"
+            of_seeds = f", mean of {len(found)} seeds" if len(found) > 1 else ""
+            title = f"Task attention, {arm.title}, {study.options.split} texts{of_seeds}"
             shares = np.mean([content["attention"] for content in found], axis=0)
             maps += [f"<h2>{text_of(title)}</h2>", attention_map(title, found[0]["tasks"], shares)]
     return maps

@@ -234,13 +234,15 @@ def test_points_and_samples_make_runs_of_their_own(tmp_path):
     write_experiment(tmp_path)
     runs = _read(tmp_path, POINTS).plan(tmp_path / "output")
     names = [run.name for run in runs]
-    assert names[2] == "together"
+    assert names[2] == "together/seed-5"
     assert [name for name in names if name.startswith("tuned/")] == [f"tuned/{name}" for name in POINT_NAMES]
     tuned = [run for run in runs if run.stage.name == "tuned"]
     assert [run.config.tasks["mood"].max_examples for run in tuned] == [2, 12, 2, 12]
     assert [run.config.tasks["mood"].sample_seed for run in tuned] == [1, 1, 2, 2]
     assert [run.config.training.seed for run in tuned] == [1, 1, 2, 2]
-    assert {run.config.training.init_from for run in tuned} == {str(tmp_path / "output" / "runs" / "together")}
+    assert {run.config.training.init_from for run in tuned} == {
+        str(tmp_path / "output" / "runs" / "together" / "seed-5")
+    }
 
 
 def test_a_point_may_take_fewer_seeds(tmp_path):
@@ -322,12 +324,27 @@ def test_a_run_for_all_seeds_may_start_from_that_of_any_seed(tmp_path):
     assert {run.name: run.parent and run.parent.name for run in runs} == {
         "base/seed-1": None,
         "base/seed-2": None,
-        "tuned": "base/seed-2",
-        "last/seed-1": "tuned",
-        "last/seed-2": "tuned",
+        "tuned/seed-2": "base/seed-2",
+        "last/seed-1": "tuned/seed-2",
+        "last/seed-2": "tuned/seed-2",
     }
     names = [run.name for run in runs]
     assert all(run.parent is None or names.index(run.parent.name) < names.index(run.name) for run in runs)
+
+
+def test_further_seeds_of_an_arm_leave_its_one_run_what_it_is(tmp_path):
+    write_experiment(tmp_path)
+    one = {run.name: run.config for run in _read(tmp_path, FIXED).plan(tmp_path / "output")}
+    all_seeds = _read(tmp_path, FIXED.replace(", seed: 2", "")).plan(tmp_path / "output")
+    known = {run.name: run.config for run in all_seeds}
+    assert known.keys() - one.keys() == {"tuned/seed-1"}
+    for name in (
+        "base/seed-1",
+        "base/seed-2",
+        "tuned/seed-2",
+        "last/seed-2",
+    ):  # last/seed-1 has now a start of its own seed
+        assert known[name] == one[name]
 
 
 def test_no_run_is_trained_that_no_table_shows(tmp_path):

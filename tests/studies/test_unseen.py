@@ -103,6 +103,25 @@ def test_the_report_has_both_tables_and_the_heat_map(done):
     assert [row["task"] for row in written["summary"]] == ["mood", "pick"]
 
 
+def test_the_heat_map_of_several_seeds_is_their_mean(done, tmp_path):
+    """The second seed's run is a copy of the first's whose tokens attend the other way."""
+    _, [run], _, folder, _ = done
+    (folder.parent / "two_seeds.yaml").write_text(STUDY + "seeds: [2018, 2019]\n", encoding="utf-8")
+    of_two = read_study(folder.parent / "two_seeds.yaml")
+    first, second = of_two.plan(tmp_path)
+    for copy in (first, second):
+        shutil.copytree(run.directory, copy.directory)
+    attention = json.loads((run.directory / "task_attention_test.json").read_text())
+    there = np.asarray(attention["attention"])
+    turned = attention | {"attention": there[::-1].tolist()}
+    (second.directory / "task_attention_test.json").write_text(json.dumps(turned), encoding="utf-8")
+    write_study(of_two, [first, second], {first.name: FINISHED, second.name: FINISHED}, tmp_path, "command")
+    page = (tmp_path / "report.html").read_text()
+    assert "Task attention, together, test texts, mean of 2 seeds" in page
+    assert not np.allclose(there, there[::-1], atol=1e-3)
+    assert f"{50 * (there[0][1] + there[1][1]):.1f}" in page
+
+
 def test_rows_that_runs_before_have_trained_on_are_seen(done):
     study, [run], states, _, _ = done
     first = next(result for result in collect(study, [run], states) if result.task == "mood")
