@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mtdnn_tf.config import config_differences, load_config
@@ -51,6 +53,7 @@ class Ledger:
         self._path = root / "ledger.json"
         self._lock = threading.Lock()  # several runs may be at work
         self._records: dict[str, Record] = {}
+        self._began: dict[str, float] = {}  # of the runs at work
         if self._path.is_file():
             try:
                 content = json.loads(self._path.read_text(encoding="utf-8"))
@@ -70,6 +73,22 @@ class Ledger:
             self._records[name] = record
             plain = {known: asdict(kept) for known, kept in self._records.items()}
             write_text_atomically(self._path, json.dumps(plain, indent=1) + "\n")
+
+    @contextmanager
+    def at_work(self, name: str) -> Iterator[None]:
+        """Count the time until its end to what a run has taken."""
+        self._began[name] = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.seconds(name)
+            del self._began[name]
+            self.write(name, replace(self[name], seconds=seconds))
+
+    def seconds(self, name: str) -> float:
+        """Return what a run has taken by now."""
+        began = self._began.get(name)
+        return self[name].seconds + (0.0 if began is None else time.monotonic() - began)
 
 
 def fingerprint(directory: Path) -> str:
@@ -248,7 +267,8 @@ def _time_left(
     done = [run for run in runs if states[run.name] == FINISHED and ledger[run.name].seconds > 0]
     if not done:
         return "; how long they take is known after the first one (or by --plan)"
-    seconds = sum(expected_seconds(run, done, ledger) for run in left) / min(jobs, len(left))
+    each = [expected_seconds(run, done, ledger) for run in left]
+    seconds = max(sum(each) / jobs, *each)  # no sooner than the longest of them
     return f", about {told_seconds(seconds)} by the {len(done)} that are finished"
 
 
@@ -264,7 +284,7 @@ def expected_seconds(run: PlannedRun, done: Sequence[PlannedRun], ledger: Ledger
     ]
     nearest = next(found for found in alike if found)
     rate = sum(ledger[other.name].seconds for other in nearest) / sum(map(_task_epochs, nearest))
-    return max(rate * _task_epochs(run) - ledger[run.name].seconds, 0.0)
+    return max(rate * _task_epochs(run) - ledger.seconds(run.name), 0.0)
 
 
 def _task_epochs(run: PlannedRun) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -157,19 +156,17 @@ def _train(run: PlannedRun, ledger: Ledger, split: str, runner: Runner, is_paren
         started_from = fingerprint(run.parent.directory) if run.parent else ""
         record = replace(record, started_from=started_from, data=file_hashes(run))
     ledger.write(run.name, record)
-    started = time.monotonic()
     try:
-        if not is_trained(run, is_parent):
-            for name in answered_files(run, split):  # of an earlier model
-                (run.directory / name).unlink(missing_ok=True)
-            runner(run.command)
-        if not is_scored(run, split):
-            attention = ["--task_attention"] if run.stage.options.task_attention else []
-            runner(["mtdnn_tf.evaluate", f"--model_dir={run.directory}", f"--split={split}", *attention])
+        with ledger.at_work(run.name):
+            if not is_trained(run, is_parent):
+                for name in answered_files(run, split):  # of an earlier model
+                    (run.directory / name).unlink(missing_ok=True)
+                runner(run.command)
+            if not is_scored(run, split):
+                attention = ["--task_attention"] if run.stage.options.task_attention else []
+                runner(["mtdnn_tf.evaluate", f"--model_dir={run.directory}", f"--split={split}", *attention])
     except UserError as error:
         raise UserError(f"{run.stage.where}: {run.name}: {error}") from error
-    finally:
-        ledger.write(run.name, replace(record, seconds=record.seconds + time.monotonic() - started))
 
 
 def _clear(run: PlannedRun, keep: str, is_parent: bool) -> None:

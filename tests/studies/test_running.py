@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from mtdnn_tf.errors import Interrupted, UserError
-from mtdnn_tf.studies import running
+from mtdnn_tf.studies import progress, running
 from mtdnn_tf.studies.planned import plan_runs
 from mtdnn_tf.studies.processes import Processes
-from mtdnn_tf.studies.progress import FINISHED, Ledger, Record, expected_seconds
+from mtdnn_tf.studies.progress import FINISHED, TO_DO, Ledger, Record, expected_seconds, remaining
 from mtdnn_tf.studies.running import run_all
 from mtdnn_tf.studies.stages import read_body, read_stages
 from tests.small import write_experiment
@@ -128,6 +130,32 @@ def test_a_run_is_expected_to_take_as_long_as_its_tasks_and_epochs(runs, tmp_pat
     ledger.write(other.name, Record(seconds=15.0))
     assert expected_seconds(other, [together], ledger) == pytest.approx(25.0)
     assert expected_seconds(kept, [together, other], ledger) == pytest.approx((80 + 15) / 3)
+
+
+def test_what_a_run_at_work_has_taken_is_taken_off(runs, monkeypatch, tmp_path):
+    now = [1000.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    ledger = Ledger(tmp_path)
+    together, other, *_ = runs
+    ledger.write(together.name, Record(seconds=80.0))
+    ledger.write(other.name, Record(seconds=4.0, started_from="somewhere"))
+    with suppress(UserError), ledger.at_work(other.name):
+        now[0] += 30
+        assert expected_seconds(other, [together], ledger) == pytest.approx(6.0)
+        raise UserError("stopped")
+    now[0] += 30
+    assert expected_seconds(other, [together], ledger) == pytest.approx(6.0)
+    assert Ledger(tmp_path)[other.name] == Record(seconds=34.0, started_from="somewhere")
+
+
+def test_what_remains_takes_as_long_as_its_longest_run(runs, tmp_path):
+    ledger = Ledger(tmp_path)
+    together, other, *more = runs
+    ledger.write(together.name, Record(seconds=8000.0))
+    ledger.write(other.name, Record(seconds=3700.0))
+    states = {run.name: TO_DO for run in runs} | {together.name: FINISHED}
+    told = [remaining([together, other, *left], states, ledger, jobs=2) for left in ([], more[:1], more[:2])]
+    assert [line.partition("about ")[2].partition(" by")[0] for line in told] == ["5 min", "1 h 07 min", "1 h 09 min"]
 
 
 def test_a_run_is_expected_to_take_as_long_as_another_arm_with_as_many_rows(runs, tmp_path):
