@@ -182,7 +182,7 @@ def run(main: Callable[[], None]) -> None:
         except Interrupted as stop:
             _leave(str(stop), stop.exit_status)
         except KeyboardInterrupt:
-            _leave("interrupted; the same command goes on from the last checkpoint", 128 + signal.SIGINT)
+            _leave("interrupted", 128 + signal.SIGINT)  # training itself says what is saved: see `Interrupted`
 
     app.run(wrapped)
 

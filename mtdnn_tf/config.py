@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from mtdnn_tf.config_build import (
+    Rule,
     ascending,
     at_least,
     between,
@@ -42,6 +43,13 @@ CountOrNone = Annotated[int, at_least(0)]
 Share = Annotated[float, share()]
 NotNegative = Annotated[float, at_least(0)]
 MoreThanZero = Annotated[float, more_than(0)]
+# By label; labels that are not named weigh 1.
+ClassWeights = (
+    Annotated[Mapping[str, MoreThanZero], not_empty()]
+    | Annotated[
+        str, Rule("'balanced', or a mapping of weights by label", lambda value: value == "balanced", ("balanced",))
+    ]
+)
 Seed = Annotated[int, between(0, 2**32 - 1)]  # what NumPy takes
 
 
@@ -98,6 +106,7 @@ class TaskConfig:
     dropout: Share | None = None
     loss: str | None = None
     loss_weight: MoreThanZero | None = None
+    class_weights: ClassWeights | None = None  # classification: how much rows count in the loss, by their label
     metrics: Names | None = None
     main_metric: str | None = None
     pair_order: Annotated[str, one_of("premise_first", "hypothesis_first")] | None = None

@@ -139,11 +139,19 @@ def _build_union(hint: Any, node: Node, path: str) -> Any:
     if isinstance(node, Leaf) and node.value is None and types.NoneType in get_args(hint):
         return None
     members = [member for member in get_args(hint) if member is not types.NoneType]
-    if len(members) == 1:
-        return build(members[0], node, path)
-    if isinstance(node, Leaf) and type(node.value) in members:
-        return node.value
-    raise _wrong_type(hint, node, path)
+    fitting = [member for member in members if _fits(member, node)] if len(members) > 1 else members
+    if not fitting:
+        raise _wrong_type(hint, node, path)
+    return build(fitting[0], node, path)
+
+
+def _fits(hint: Any, node: Node) -> bool:
+    """Return whether a member of a union is what a node is written as: a mapping, or a scalar of exactly that type."""
+    if get_origin(hint) is Annotated:
+        return _fits(get_args(hint)[0], node)
+    if isinstance(node, Branch):
+        return get_origin(hint) is Mapping
+    return type(node.value) is hint
 
 
 def _build_scalar(hint: Any, node: Node, path: str) -> Any:

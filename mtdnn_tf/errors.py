@@ -22,6 +22,10 @@ class UserError(ValueError):
         super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
 
 
+class NotFiniteError(UserError):
+    """Losses, gradients or outputs of a model are no longer finite numbers."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A run stopped because a signal asked for it; the message says what was saved."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.config import ExperimentConfig, config_differences, config_to_dict, dump_config
+from mtdnn_tf.commands import changed, command_line, free_directory, is_command, setting
+from mtdnn_tf.config import ExperimentConfig, OptimizerConfig, config_differences, config_to_dict, dump_config
+from mtdnn_tf.data.inspection import facts_of
 from mtdnn_tf.data.mixing import Mixture, build_mixture
 from mtdnn_tf.data.words import WordTokenizer
-from mtdnn_tf.errors import UserError
+from mtdnn_tf.errors import NotFiniteError, UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
@@ -28,9 +31,11 @@ from mtdnn_tf.evaluation.report import write_report, write_scores
 from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
 from mtdnn_tf.files import clear_leftovers, write_text_atomically
 from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
+from mtdnn_tf.plan_warnings import find_warnings, step_shares
 from mtdnn_tf.provenance import header
 from mtdnn_tf.resuming import restore, take_over
 from mtdnn_tf.run_files import (
+    CARD_FILE,
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     FILES,
@@ -38,6 +43,7 @@ from mtdnn_tf.run_files import (
     LOGS_FOLDER,
     METRICS_FILE,
     PREDICTIONS_FOLDER,
+    REPORT_FILE,
     SCORES_FILE,
     SKIPPED_FILE,
     TASKS_FILE,
@@ -87,10 +93,12 @@ def prepare_runtime(config: ExperimentConfig) -> None:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lock: DirectoryLock) -> None:
+def prepare_directory(
+    config: ExperimentConfig, model_dir: Path, fresh: bool, lock: DirectoryLock, command: str = ""
+) -> None:
     """Make the run directory and lock it, or check that the one there belongs to the same configuration.
 
-    What killed processes left half-written is cleared.
+    What killed processes left half-written is cleared. `command` is what runs, for the advice of a refusal.
 
     Raises:
         UserError: it holds another configuration (the keys are named), is a folder of something else, or another process
@@ -105,7 +113,7 @@ def prepare_directory(config: ExperimentConfig, model_dir: Path, fresh: bool, lo
         if fresh:
             _clear(model_dir)
         else:
-            _refuse_other_config(config, model_dir)
+            _refuse_other_config(config, model_dir, command)
     write_text_atomically(model_dir / CONFIG_FILE, header(config) + dump_config(config))
 
 
@@ -116,13 +124,44 @@ def _holds_nothing_else(model_dir: Path) -> bool:
     )
 
 
-def _refuse_other_config(config: ExperimentConfig, model_dir: Path) -> None:
-    differences = config_differences(read_run_config(model_dir), config)
-    if differences:
-        raise UserError(
-            f"{model_dir}: holds a run of another configuration: {'; '.join(differences)}. "
-            "Name another --model_dir, or start this one over with --fresh"
-        )
+def _refuse_other_config(config: ExperimentConfig, model_dir: Path, command: str) -> None:
+    old = read_run_config(model_dir)
+    differences = config_differences(old, config)
+    if not differences:
+        return
+    advice = "Name another --model_dir, or start this one over with --fresh"
+    if (model_dir / SCORES_FILE).is_file():
+        more = config.training.epochs - old.training.epochs
+        epochs = more if more > 0 and len(differences) == 1 else config.training.epochs
+        advice = f"{_advice_to_go_further(model_dir, epochs, command)}. {advice}"
+    elif command:
+        module = shlex.split(command)[2].removeprefix("mtdnn_tf.")  # train or pretrain
+        resumed = command_line(module, f"--config={model_dir / CONFIG_FILE}", f"--model_dir={model_dir}")
+        advice = f"To resume it as it was: `{resumed}`. {advice}"
+    raise UserError(f"{model_dir}: holds a run of another configuration: {'; '.join(differences)}. {advice}")
+
+
+def _advice_to_go_further(model_dir: Path, epochs: int, command: str) -> str:
+    """Say how a finished run's model is trained for so many more epochs.
+
+    Not by more epochs of the same run: its learning rate followed a schedule over its own number of steps. What a longer run of that
+    configuration would have been it can no longer become, and its configuration and hash would claim that it had.
+    """
+    how = (
+        f"`{_new_run_from(model_dir, command, setting('training.epochs', epochs))}`"
+        if command
+        else f"set training.init_from to {model_dir} and train in another directory"
+    )
+    return (
+        "This run is finished, and its learning rate has followed its schedule to the end. To train its best model for "
+        f"{epochs} more epoch{'' if epochs == 1 else 's'}, with a schedule of their own: {how}"
+    )
+
+
+def _new_run_from(model_dir: Path, command: str, *arguments: str) -> str:
+    """Return the command that starts from a run's weights in a new directory beside it."""
+    start = setting("training.init_from", model_dir)
+    return changed(command, start, *arguments, f"--model_dir={free_directory(model_dir)}", without=["fresh"])
 
 
 def _clear(model_dir: Path) -> None:
@@ -172,20 +211,73 @@ def run_experiment(
         if profile:
             check_steps(profile, _total_updates(config, mixture))
         distribution.on_chief(lambda: take_over(run, fresh))
-        distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh, lock))
+        shell = command if is_command(command) else ""  # what advice can be made of
+        distribution.on_chief(lambda: _open_directory(run, mixture, scorer, fresh, lock, shell))
 
         started = time.perf_counter()
-        with StopSignals() as stop:
-            _train(run, mixture, scorer, trainer, verbose, profile, stop)
+        try:
+            with StopSignals() as stop:
+                _train(run, mixture, scorer, trainer, verbose, profile, stop, shell)
+        except NotFiniteError as error:
+            if not distribution.is_chief:
+                raise
+            raise UserError(f"{error}. {_advice_after_divergence(run, shell)}") from error
         seconds = time.perf_counter() - started
 
         scores = _best_scores(run, scorer, distribution)
         if distribution.is_chief:
             write_scores(model_dir / SCORES_FILE, "dev", scores)
             write_predictions(model_dir / PREDICTIONS_FOLDER, scorer, "dev")
-            write_report(run, mixture, scores, command=command)
-            write_model_card(run, mixture, scores, command=command)
+            write_pages(run, mixture, scores, command)
         return Outcome(run, scores, mixture, seconds, distribution.is_chief)
+
+
+def write_pages(
+    run: Run,
+    mixture: Mixture,
+    scores: Mapping[str, Any],
+    command: str,
+    beside: Sequence[tuple[str, str, float]] = (),
+) -> None:
+    """Write report and model card; where one of them fails, a trained run is not lost: a line on standard error says so."""
+    pages: dict[str, Callable[[], Any]] = {
+        REPORT_FILE: lambda: write_report(run, mixture, scores, command=command, beside=beside),
+        CARD_FILE: lambda: write_model_card(run, mixture, scores, command=command),
+    }
+    for name, write in pages.items():
+        try:
+            write()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(
+                f"warning: {run.model_dir / name}: could not be written ({reason}); the run is complete: its scores are in "
+                f"{run.model_dir / SCORES_FILE}, its best model in {find_weights(run.model_dir)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _advice_after_divergence(run: Run, command: str) -> str:
+    """Say which checkpoint a run holds whose numbers are no longer finite, and how to go on."""
+    optimizer, model_dir = run.config.optimizer, run.model_dir
+    lower = min(optimizer.learning_rate / 10, OptimizerConfig.learning_rate)
+    changes = [setting("optimizer.learning_rate", f"{lower:g}")]
+    if optimizer.clip_norm == 0:
+        changes.append(setting("optimizer.clip_norm", f"{OptimizerConfig.clip_norm:g}"))
+    saved = checkpoints.latest(model_dir / CHECKPOINTS_FOLDER)
+    over = f"`{changed(command, *changes, '--fresh')}`" if command else f"with {' '.join(changes)} and fresh=True"
+    if saved is None:
+        return f"No checkpoint was saved. To start over with a lower rate: {over}"
+    state = checkpoints.read_state(saved)
+    onward = (
+        f"`{_new_run_from(model_dir, command, *changes)}`"
+        if command
+        else f"with {' '.join(changes)} in another directory"
+    )
+    return (
+        f"The last checkpoint is {saved} (epoch {state.epoch + 1}, step {state.step}); resumed as it is, the run takes the same "
+        f"steps again. To continue from {find_weights(model_dir)} with a lower rate: {onward}. To start over: {over}"
+    )
 
 
 def _assemble(
@@ -205,11 +297,24 @@ def _assemble(
     return Run(model, tasks, encoder, config, model_dir), mixture, scorer, trainer
 
 
-def _open_directory(run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock) -> None:
-    prepare_directory(run.config, run.model_dir, fresh, lock)
+def _open_directory(
+    run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock, command: str
+) -> None:
+    prepare_directory(run.config, run.model_dir, fresh, lock, command)
     _keep_vocabulary(run)
     write_text_atomically(run.model_dir / TASKS_FILE, dump_tasks(run.tasks))
     _tell_skipped(run.model_dir / SKIPPED_FILE, mixture, scorer)
+    if not checkpoints.steps_saved(run.model_dir / CHECKPOINTS_FOLDER):  # a run that resumes has said it
+        _warn_of_data(run.tasks, mixture, scorer)
+
+
+def _warn_of_data(tasks: Sequence[TaskSpec], mixture: Mixture, scorer: SplitScorer) -> None:
+    """Print what a plan would warn of, as far as the tokenised splits tell it; rows left out are reported on their own."""
+    splits = [("train", split) for split in mixture.tokenized.values()]
+    splits += [(scorer.split, split) for _, split in scorer.splits]
+    for warning in find_warnings(tasks, [facts_of(*each) for each in splits], step_shares(mixture)):
+        if warning.kind != "skipped":
+            print(f"warning: {warning.message}", file=sys.stderr, flush=True)
 
 
 def _keep_vocabulary(run: Run) -> None:
@@ -274,6 +379,7 @@ def _train(
     verbose: int | str,
     profile: Steps | None,
     stop: StopSignals,
+    command: str,
 ) -> None:
     training, distribution = run.config.training, trainer.distribution
     state = _restore_from_chief(run, trainer)
@@ -281,7 +387,8 @@ def _train(
         state.epoch >= training.epochs or is_patience_spent(training.patience, state.stale_epochs)
     ):
         if distribution.is_chief:
-            print(f"{run.model_dir}: this run is already trained; nothing is repeated", flush=True)
+            advice = _advice_to_go_further(run.model_dir, training.epochs, command)
+            print(f"{run.model_dir}: this run is already trained; nothing is repeated. {advice}", flush=True)
         return
     writes = distribution.is_chief
     log = MetricsLog(run.model_dir / METRICS_FILE if writes else None, state.metrics_lines if state else 0)
@@ -306,6 +413,7 @@ def _train(
         state,
         stop,
         writes,
+        f"to resume: `{changed(command, without=['fresh'])}`" if command else "the same call resumes from there",
     )
     start = (state.epoch, state.step) if state else (0, 0)
     try:
@@ -345,6 +453,7 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
         raise UserError(
             "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
         )
+    trainer.weigh_classes(mixture)
     with trainer.distribution.scope():
         optimizer = build_optimizer(config.optimizer, _total_updates(config, mixture))
     trainer.compile(

@@ -99,6 +99,12 @@ def _totals(plan: Mapping[str, Any]) -> list[str]:
         f"steps: {plan['total_steps']:,} in {epochs} ({plan['steps_per_epoch']:,} in the first){updates}, "
         f"mixing {plan['mixing']}",
         "parameters: " + ", ".join(f"{_short(part)} {count:,}" for part, count in plan["parameters"].items()),
+        *(
+            f"class weights of {_short(name)}: "
+            + ", ".join(f"{label} {weight:g}" for label, weight in task["class_weights"].items())
+            for name, task in plan["tasks"].items()
+            if "class_weights" in task
+        ),
         f"padding: {_percent(plan['padding'])} of all positions",
         f"memory, estimated: {plan['memory_gb']} GB (the process's peak, on a CPU)",
     ]

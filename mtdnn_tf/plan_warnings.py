@@ -1,24 +1,33 @@
-"""What in the data or the plan is likely to spoil a run or its scores: one line each, with what to do."""
+"""Data warnings: what in the data or the plan is likely to spoil a run or its scores, one line each, with what to do.
+
+`plan` runs every check; `train` runs those that need no further pass over the texts, before the first step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mtdnn_tf.data.inspection import Inspection
+from mtdnn_tf.data.inspection import Inspection, SplitFacts
+from mtdnn_tf.data.mixing import Mixture
 from mtdnn_tf.data.overlaps import contradictory_rows, repeated_rows, shared_rows
-from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.task_types import DOCUMENT_TYPES
+from mtdnn_tf.tasks import TaskSpec, is_near_unit_scale
 
 FEW_EXAMPLES = 5  # a class with fewer is hardly learnt
 MAJORITY = 0.8  # share of one class
+RARE_CLASS = 0.1  # of the share that each class would have if all had the same
+UNUSED = 0.05  # share of its range that a task's scores span
 CUT = 0.05  # share of rows that are cut
 RARE = 0.01  # share of the steps
 TOLERANCE = 0.1  # share of the range of scores that equal texts may differ by
 
-Inspections = Mapping[str, Mapping[str, Inspection]]  # by task and split
+Facts = Mapping[str, Mapping[str, SplitFacts]]  # by task and split
 
 
 @dataclass(frozen=True)
@@ -26,13 +35,18 @@ class View:
     """What a check sees: one task, among all of them."""
 
     task: TaskSpec
-    inspections: Inspections  # of all tasks
+    facts: Facts  # of all tasks
     share: float | None  # of the task in the steps of the run; None: it is not trained
 
     @property
-    def splits(self) -> Mapping[str, Inspection]:
-        """The task's own splits that have a source."""
-        return self.inspections[self.task.name]
+    def splits(self) -> Mapping[str, SplitFacts]:
+        """The task's own splits that were read."""
+        return self.facts.get(self.task.name, {})
+
+    @property
+    def texts(self) -> Mapping[str, Inspection]:
+        """Those of them whose texts were looked at; none while a run starts."""
+        return _inspections(self.splits)
 
 
 Messages = Iterator[tuple[str, str]]  # split (empty: the task as a whole), message
@@ -49,20 +63,36 @@ class Warned:
     message: str
 
 
-def find_warnings(tasks: Sequence[TaskSpec], inspections: Inspections, shares: Mapping[str, float]) -> list[Warned]:
-    """Run all checks.
+def find_warnings(tasks: Sequence[TaskSpec], facts: Iterable[SplitFacts], shares: Mapping[str, float]) -> list[Warned]:
+    """Run all checks; those of the texts see the splits that were inspected.
 
     Args:
-        tasks: all of them.
-        inspections: of every split that has a source.
+        tasks: all of them; running text is not checked.
+        facts: of every split that was read.
         shares: of each trained task in the steps of the run.
     """
+    of_rows = [task for task in tasks if task.type not in DOCUMENT_TYPES]
+    by_task: dict[str, dict[str, SplitFacts]] = {task.name: {} for task in of_rows}
+    for found in facts:
+        by_task[found.task.name][found.split] = found
     return [
         Warned(kind, task.name, split, f"tasks.{task.name}{f'.{split}' if split else ''}: {message}")
         for kind, check in CHECKS.items()
-        for task in tasks
-        for split, message in check(View(task, inspections, shares.get(task.name)))
+        for task in of_rows
+        for split, message in check(View(task, by_task, shares.get(task.name)))
     ]
+
+
+def step_shares(mixture: Mixture) -> dict[str, float]:
+    """Return the share of each task in the steps of the run."""
+    steps: Counter[str] = Counter()
+    for epoch in range(mixture.epochs):
+        steps.update(mixture.step_counts(epoch))
+    return {name: count / steps.total() for name, count in steps.items()}
+
+
+def _inspections(splits: Mapping[str, SplitFacts]) -> dict[str, Inspection]:
+    return {split: found for split, found in splits.items() if isinstance(found, Inspection)}
 
 
 def _skipped(view: View) -> Messages:
@@ -73,10 +103,11 @@ def _skipped(view: View) -> Messages:
 
 
 def _no_dev(view: View) -> Messages:
-    if view.task.head_of is None and "dev" not in view.splits:
+    dev = view.splits.get("dev")
+    if view.task.head_of is None and (dev is None or dev.labels is None):
         yield (
             "",
-            "has no dev split, so that no score tells how well it is learnt; name one, or hold rows back from train",
+            "has no dev split with labels, so that no score tells how well it is learnt; name one, or hold rows back from train",
         )
 
 
@@ -88,9 +119,8 @@ def _rare_task(view: View) -> Messages:
         )
 
 
-def _class_counts(inspection: Inspection | None) -> dict[str, int]:
-    classes = inspection is not None and inspection.task.type == "classification"
-    return (inspection.balance or {}) if inspection is not None and classes else {}
+def _class_counts(found: SplitFacts | None) -> dict[str, int]:
+    return (found.balance or {}) if found is not None and found.task.type == "classification" else {}
 
 
 def _missing_class(view: View) -> Messages:
@@ -101,7 +131,7 @@ def _missing_class(view: View) -> Messages:
 
 
 def _untrained_label(view: View) -> Messages:
-    trained = _class_counts(view.inspections[view.task.head_of or view.task.name].get("train"))
+    trained = _class_counts(view.facts[view.task.head_of or view.task.name].get("train"))
     for split in ("dev", "test"):
         for label, count in _class_counts(view.splits.get(split)).items():
             if count and trained.get(label) == 0:
@@ -123,26 +153,118 @@ def _majority(view: View) -> Messages:
         yield "train", f"{_percent(share)} of the rows are {label!r}; accuracy misleads here: {judge}"
 
 
-def _no_positive(view: View) -> Messages:
-    for split, inspection in view.splits.items():
-        count = (inspection.balance or {}).get("queries_without_positive", 0)
-        if view.task.type == "ranking" and count:
+def _rare_class(view: View) -> Messages:
+    counts = _class_counts(view.splits.get("train"))
+    rows = sum(counts.values())
+    for label, count in counts.items():
+        if view.task.class_weights is None and 0 < count < RARE_CLASS * rows / len(counts):
             yield (
-                split,
-                f"{count:,} of {inspection.items:,} queries have no relevant candidate; "
-                "they teach nothing and cannot be answered: take them out, or say so beside the scores",
+                "train",
+                f"label {label!r} has {_rows(count)} of {rows:,} ({_percent(count / rows)}) and may never be predicted; to give rare "
+                f"classes more weight, set tasks.{view.task.name}.class_weights to balanced, or to a weight for each label",
             )
 
 
+def _no_positive(view: View) -> Messages:
+    for split, found in view.splits.items():
+        count = (found.balance or {}).get("queries_without_positive", 0)
+        if view.task.type != "ranking" or not count or (_learns_from_rows(view, split) and count < found.items):
+            continue
+        queries = _queries(count, found.items)
+        if count == found.items:
+            yield split, f"{queries} no relevant candidate (label above 0); {_nothing(split)}: check the labels"
+        else:
+            yield (
+                split,
+                f"{queries} no relevant candidate; they teach nothing and cannot be answered: take them out, or say so "
+                "beside the scores",
+            )
+
+
+def _no_choice(view: View) -> Messages:
+    for split, found in view.splits.items():
+        count = (found.balance or {}).get("queries_without_choice", 0)
+        if view.task.type != "ranking" or not count or _learns_from_rows(view, split):
+            continue
+        queries = _queries(count, found.items)
+        if count == found.items:
+            yield (
+                split,
+                f"{queries} one candidate only, or candidates of one relevance, so any order is right; {_nothing(split)}: give each "
+                "query candidates that are not relevant, too",
+            )
+        else:
+            effect = "teach nothing" if split == "train" else "raise the scores, whatever is predicted"
+            yield (
+                split,
+                f"{queries} one candidate only, or candidates of one relevance; they {effect}: add others, or take them out",
+            )
+
+
+def _learns_from_rows(view: View, split: str) -> bool:
+    """Return whether a ranking task learns from each candidate by itself, whatever the others of its query are."""
+    return split == "train" and view.task.loss == "pointwise"
+
+
+def _queries(count: int, of_all: int) -> str:
+    if count == of_all:
+        return "its only query has" if count == 1 else f"each of the {count:,} queries has"
+    return f"{count:,} of {of_all:,} queries {'has' if count == 1 else 'have'}"
+
+
+def _nothing(split: str) -> str:
+    return "nothing can be learnt" if split == "train" else "the scores measure nothing"
+
+
+def _constant_score(view: View) -> Messages:
+    for split, found in view.splits.items():
+        if (
+            view.task.type == "regression"
+            and found.labels is not None
+            and len(found.labels) > 1
+            and not np.ptp(found.labels)
+        ):
+            yield split, f"each of the {_rows(found.rows)} has the score {found.labels[0]:g}; {_nothing(split)}"
+
+
+def _score_scale(view: View) -> Messages:
+    scores = [found.labels for found in view.splits.values() if found.labels is not None]
+    if view.task.type != "regression" or view.task.head_of is not None or not scores:
+        return
+    low, high = (float(reduce([reduce(each) for each in scores])) for reduce in (np.min, np.max))
+    if low == high:
+        return
+    first, last = _around(low, high)
+    suggested = f"set tasks.{view.task.name}.range to [{first:.12g}, {last:.12g}]"
+    if view.task.range is None and not is_near_unit_scale(low, high):
+        yield (
+            "train",
+            f"scores from {low:g} to {high:g} are far from the scale that a head starts at, and are hardly learnt as they are; "
+            f"{suggested}: a range sets the scale",
+        )
+    elif view.task.score_map is not None and high - low < UNUSED * 2 * view.task.score_map.half_width:
+        yield (
+            "train",
+            f"scores from {low:g} to {high:g} span {_percent((high - low) / (2 * view.task.score_map.half_width))} of the range, which sets "
+            f"the scale that they are learnt on; {suggested}",
+        )
+
+
+def _around(low: float, high: float) -> tuple[float, float]:
+    """Return short numbers at or beyond the ends, within a tenth of what lies between them."""
+    step = 10.0 ** math.floor(math.log10((high - low) / 10))
+    return math.floor(low / step) * step, math.ceil(high / step) * step
+
+
 def _empty(view: View) -> Messages:
-    for split, inspection in view.splits.items():
+    for split, inspection in view.texts.items():
         if len(inspection.empty_rows):
             line = inspection.fingerprints.lines[inspection.empty_rows[0]]
             yield split, f"{_rows(len(inspection.empty_rows))} with an empty text (first: line {line}); take them out"
 
 
 def _cut(view: View) -> Messages:
-    for split, inspection in view.splits.items():
+    for split, inspection in view.texts.items():
         if inspection.rows_cut > CUT:
             yield (
                 split,
@@ -153,7 +275,7 @@ def _cut(view: View) -> Messages:
 
 
 def _repeated(view: View) -> Messages:
-    train = view.splits.get("train")
+    train = view.texts.get("train")
     found = repeated_rows(train.fingerprints) if train else None
     if found:
         yield (
@@ -164,7 +286,7 @@ def _repeated(view: View) -> Messages:
 
 
 def _contradiction(view: View) -> Messages:
-    train = view.splits.get("train")
+    train = view.texts.get("train")
     if train is None or train.labels is None:
         return
     spread = float(np.ptp(train.labels)) if view.task.range is None else view.task.range[1] - view.task.range[0]
@@ -180,9 +302,9 @@ def _contradiction(view: View) -> Messages:
 
 def _overlap(view: View) -> Messages:
     for split in ("dev", "test"):
-        held_out = view.splits.get(split)
-        for other, splits in view.inspections.items():
-            train = splits.get("train")
+        held_out = view.texts.get(split)
+        for other, splits in view.facts.items():
+            train = _inspections(splits).get("train")
             found = shared_rows(held_out.fingerprints, train.fingerprints) if held_out and train else None
             if found and held_out:
                 yield (
@@ -202,7 +324,11 @@ CHECKS: dict[str, Check] = {
     "empty_text": _empty,
     "truncation": _cut,
     "majority": _majority,
+    "rare_class": _rare_class,
     "no_positive": _no_positive,
+    "no_choice": _no_choice,
+    "constant_score": _constant_score,
+    "score_scale": _score_scale,
     "skipped": _skipped,
     "no_dev": _no_dev,
     "rare_task": _rare_task,

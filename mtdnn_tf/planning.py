@@ -22,6 +22,7 @@ from mtdnn_tf.plan_table import plan_table
 from mtdnn_tf.plan_warnings import as_json, find_warnings
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.losses import with_class_weights
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
 __all__ = ["make_plan", "plan_table"]
@@ -43,6 +44,7 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         - `tasks` {name: `type`, `head` (with `head_of`: that task's name), `batch_size`, `examples` (trained; ranking:
           queries), `steps_per_epoch` (of the first epoch), `steps_per_epoch_min`, `steps_per_epoch_max`, `steps` (of the run),
           `probability` (share of the run's steps), `passes` (how often the run sees the task's data), `buckets`, `splits`};
+        - of a task with class weights `class_weights` {label: weight};
         - of a trained task `buckets`: `batches` {padded length: batches of the first epoch}, `padding`, `padding_unsorted`:
           see `bucket_summary`;
         - `splits` {train, dev, test where there: `examples` (ranking: queries), `rows`, `labels` (see `label_balance`; None:
@@ -66,8 +68,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     total = steps.total()
     used = bucket_use(mixture)
     parameters = parameter_counts(model)
-    of_rows = [task for task in tasks if task.type not in DOCUMENT_TYPES]
-    warnings = find_warnings(of_rows, inspections, {name: steps[name] / total for name in mixture.task_names})
+    inspected = [found for splits in inspections.values() for found in splits.values()]
+    warnings = find_warnings(tasks, inspected, {name: steps[name] / total for name in mixture.task_names})
     return {
         "configuration": config_hash(config),
         "epochs": config.training.epochs,
@@ -134,10 +136,16 @@ def _training_plan(
     if name not in mixture.tokenized:
         return {"examples": 0, "passes": 0.0}
     batch_size = task.batch_size or config.data.batch_size
+    weights = with_class_weights(task, mixture.tokenized[name].labels).class_weights
     return {
         "examples": mixture.example_counts[name],
         "passes": round(steps / mixture.batch_counts[name], 2),
         "buckets": bucket_summary(used[name], mixture.tokenized[name], batch_size),
+        **(
+            {"class_weights": {label: round(weight, 4) for label, weight in weights.items()}}
+            if isinstance(weights, Mapping)
+            else {}
+        ),
     }
 
 

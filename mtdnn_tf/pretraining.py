@@ -13,8 +13,7 @@ from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.data.batches import evaluation_batches
 from mtdnn_tf.data.pretraining import TokenizedDocuments, tokenize_documents
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.evaluation.report import write_report
-from mtdnn_tf.experiment import Outcome, run_experiment
+from mtdnn_tf.experiment import Outcome, run_experiment, write_pages
 from mtdnn_tf.files import write_text_atomically
 from mtdnn_tf.modeling.saving import save_encoder
 from mtdnn_tf.run_files import BASELINE_FILE, ENCODER_FOLDER
@@ -53,8 +52,8 @@ def run_pretraining(config: ExperimentConfig, model_dir: str | Path, **options: 
         facts = {"masked_loss": baseline.masked_loss, "next_accuracy": baseline.next_accuracy}
         command = options.get("command", "")
         beside = [(task.name, f"{name} without context", shown_score(name, value)) for name, value in facts.items()]
-        write_report(outcome.run, outcome.mixture, outcome.scores, command=command, beside=beside)
         write_text_atomically(folder / BASELINE_FILE, json.dumps(facts, indent=2) + "\n")
+        write_pages(outcome.run, outcome.mixture, outcome.scores, command, beside)
     return outcome, baseline
 
 

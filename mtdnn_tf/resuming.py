@@ -30,6 +30,7 @@ def restore(run: Run, trainer: MultiTaskTrainer) -> State | None:
     if found is None:
         _refuse_lost_progress(run)
         return None
+    checkpoints.check_meaning(found, checkpoints.read_state(found), run.tasks)
     state = _with_best_model(run, found, checkpoints.read_state(found))
     checkpoints.load(found, trainer.parts())
     trainer.weighting.restore(state.loss_weighting)

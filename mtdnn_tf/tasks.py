@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from mtdnn_tf.config import ExperimentConfig, PretrainingConfig, SourceConfig, TaskConfig
+import numpy as np
+
+from mtdnn_tf.config import ClassWeights, ExperimentConfig, PretrainingConfig, SourceConfig, TaskConfig
 from mtdnn_tf.config_build import build, to_plain
 from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.config_tree import Branch, Origin, dump_yaml, parse_yaml, tree_of
@@ -36,13 +38,36 @@ __all__ = [
     "READY_MADE",
     "RESERVED_NAMES",
     "TASK_TYPES",
+    "ScoreMap",
     "TaskSpec",
     "dump_tasks",
+    "is_near_unit_scale",
     "load_tasks",
     "read_tasks",
     "task_from_dict",
     "task_to_dict",
 ]
+
+
+_NEAR = 10.0  # largest score, in absolute value, that is learnt as it is
+_NARROW = 0.1  # a range of less than this is not
+_LARGEST_SCORE, _SMALLEST_SPAN = 1e25, 1e-25  # within these, float32 holds losses and gradients in either units
+_FEWEST_SCORES = 100  # different float32 numbers that a range must hold
+
+
+class ScoreMap(NamedTuple):
+    """From a regression head's own units, about -1 to 1, to the scores of the task: centre + half_width * z."""
+
+    centre: float
+    half_width: float
+
+
+def is_near_unit_scale(low: float, high: float) -> bool:
+    """Return whether scores from `low` to `high` are learnt as they are: none beyond -10 or 10, and 0.1 or more between the ends.
+
+    The paper's raw targets hold for these (STS-B's 0 to 5, 1 to 5, 0 to 10, -1 to 1).
+    """
+    return max(abs(low), abs(high)) <= _NEAR and high - low >= _NARROW
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,7 @@ class TaskSpec:
     dropout: float | None = None  # None: model.dropout
     loss: str = "cross_entropy"
     loss_weight: float = 1.0
+    class_weights: ClassWeights | None = None  # classification only; see `training.losses.weighted_by_class`
     metrics: tuple[str, ...] = ("accuracy",)
     main_metric: str = "accuracy"
     pair_order: str = "premise_first"  # or hypothesis_first (the first release)
@@ -72,6 +98,14 @@ class TaskSpec:
     sample_seed: int | None = None  # which examples these are; None: the same ones in every run
     pretraining: PretrainingConfig | None = None  # of the type pretraining
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)  # by split: train, dev, test
+
+    @property
+    def score_map(self) -> ScoreMap | None:
+        """How the outputs of a regression head become scores; None: they are the scores (no range, or one near unit scale)."""
+        if self.range is None or is_near_unit_scale(*self.range):
+            return None
+        low, high = self.range
+        return ScoreMap(low / 2 + high / 2, high / 2 - low / 2)
 
     @property
     def layout(self) -> SourceConfig:
@@ -134,6 +168,7 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
         dropout=task.dropout,
         loss=loss,
         loss_weight=1.0 if task.loss_weight is None else task.loss_weight,
+        class_weights=task.class_weights,
         metrics=metrics,
         main_metric=main_metric,
         pair_order=task.pair_order or "premise_first",
@@ -242,6 +277,34 @@ def _check_outputs(where: str, task: TaskConfig, kind: TaskType) -> None:
         raise UserError(f"{where}.labels: {task.type} has no label names; remove them, or set type: classification")
     if task.range and task.type != "regression":
         raise UserError(f"{where}.range: only regression has a range; remove it, or set type: regression")
+    if task.range:
+        _check_range(f"{where}.range", *task.range)
+    if task.class_weights is not None:
+        _check_class_weights(f"{where}.class_weights", task, labels)
+
+
+def _check_range(where: str, low: float, high: float) -> None:
+    """Refuse a range whose scores float32 does not hold apart, or whose losses it does not hold."""
+    received = f"received [{low:.12g}, {high:.12g}]"
+    if max(abs(low), abs(high)) > _LARGEST_SCORE or high - low < _SMALLEST_SPAN:
+        raise UserError(
+            f"{where}: must lie between -{_LARGEST_SCORE:g} and {_LARGEST_SCORE:g} and span {_SMALLEST_SPAN:g} or more; {received}. "
+            "Write the scores in other units"
+        )
+    if high - low < _FEWEST_SCORES * np.spacing(np.float32(max(abs(low), abs(high)))):
+        raise UserError(
+            f"{where}: holds fewer than {_FEWEST_SCORES} different float32 numbers; {received}. Subtract {low:.12g} from every score"
+        )
+
+
+def _check_class_weights(where: str, task: TaskConfig, labels: Sequence[str]) -> None:
+    if not labels:
+        raise _no_effect(where, task)
+    if task.head_of is not None:
+        raise UserError(f"{where}: a task with head_of is not trained; set it at tasks.{task.head_of}")
+    for label in task.class_weights if isinstance(task.class_weights, Mapping) else ():
+        if label not in labels:
+            raise UserError(unknown_name(f"{where}.{label}", "label", label, labels))
 
 
 def _metrics(where: str, task: TaskConfig, kind: TaskType) -> tuple[tuple[str, ...], str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.data.batches import TokenizedTask
 from mtdnn_tf.data.overlaps import Fingerprints, fingerprints
 from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.data.sources import Examples
@@ -17,21 +18,27 @@ from mtdnn_tf.tasks import TaskSpec
 _CHUNK = 4096  # texts tokenised at once
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """One task's split in numbers; the texts themselves are not kept."""
+@dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    """One task's split in numbers, as far as its labels tell them: known of every split that is read."""
 
     task: TaskSpec
     split: str
     rows: int
     items: int  # rows; of ranking, queries
-    lengths: np.ndarray  # [rows] int64: tokens before truncation, special ones included
-    max_length: int
     labels: np.ndarray | None  # [rows]
     balance: dict[str, Any] | None  # see `label_balance`; None: unlabelled
+    skipped: tuple[str, ...] = ()  # a line for each row that `on_error: skip` leaves out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection(SplitFacts):
+    """The same with what a pass over the texts tells; the texts themselves are not kept."""
+
+    lengths: np.ndarray  # [rows] int64: tokens before truncation, special ones included
+    max_length: int
     empty_rows: np.ndarray  # [count] int64: indices of rows with a text of nothing but white space
     fingerprints: Fingerprints
-    skipped: tuple[str, ...] = ()  # a line for each row that `on_error: skip` leaves out
 
     @property
     def rows_cut(self) -> float:
@@ -42,6 +49,19 @@ class Inspection:
     def tokens_cut(self) -> float:
         """The share of tokens that truncation takes away."""
         return float(np.maximum(self.lengths - self.max_length, 0).sum() / self.lengths.sum())
+
+
+def facts_of(split: str, tokenized: TokenizedTask) -> SplitFacts:
+    """Return what a tokenised split tells without its texts."""
+    return SplitFacts(
+        task=tokenized.task,
+        split=split,
+        rows=len(tokenized.lengths),
+        items=tokenized.num_items,
+        labels=tokenized.labels,
+        balance=label_balance(tokenized, tokenized.task),
+        skipped=tokenized.skipped,
+    )
 
 
 def inspect_examples(
@@ -90,25 +110,26 @@ def length_summary(lengths: np.ndarray) -> dict[str, int]:
     return {"median": median, "percentile_95": high, "percentile_99": higher, "max": int(lengths.max())}
 
 
-def label_balance(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
-    """Return how the labels are spread.
+def label_balance(examples: Examples | TokenizedTask, task: TaskSpec) -> dict[str, Any] | None:
+    """Return how the labels of a split are spread.
 
     Returns:
         Classification: {label name: rows}, labels without a row included. Regression: `min`, `quartile_1`, `median`,
         `quartile_3`, `max`, `mean`. Ranking: `candidates_min`, `candidates_median`, `candidates_max`, `positives_mean` (of a
-        query), `queries_without_positive`. None where the split is unlabelled; ranking has its candidates all the same.
+        query), `queries_without_positive`, `queries_without_choice` (all candidates equally relevant, or one alone). None
+        where the split is unlabelled; ranking has its candidates all the same.
     """
     return _BALANCES[task.type](examples, task)
 
 
-def _of_classes(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+def _of_classes(examples: Examples | TokenizedTask, task: TaskSpec) -> dict[str, Any] | None:
     if examples.labels is None:
         return None
     counts = np.bincount(examples.labels, minlength=len(task.labels)).tolist()
     return dict(zip(task.labels, counts, strict=True))
 
 
-def _of_scores(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+def _of_scores(examples: Examples | TokenizedTask, task: TaskSpec) -> dict[str, Any] | None:
     if examples.labels is None:
         return None
     names = ("min", "quartile_1", "median", "quartile_3", "max")
@@ -116,9 +137,9 @@ def _of_scores(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
     return {**dict(zip(names, values, strict=True)), "mean": round(float(np.mean(examples.labels)), 4)}
 
 
-def _of_candidates(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
+def _of_candidates(examples: Examples | TokenizedTask, task: TaskSpec) -> dict[str, Any] | None:
     if examples.groups is None:
-        raise ValueError(f"{examples.origin}: ranking examples have groups")
+        raise ValueError(f"task {task.name!r}: ranking examples have groups")
     candidates = np.bincount(examples.groups)
     balance: dict[str, Any] = {
         "candidates_min": int(candidates.min()),
@@ -128,9 +149,12 @@ def _of_candidates(examples: Examples, task: TaskSpec) -> dict[str, Any] | None:
     if examples.labels is None:
         return balance
     positives = np.bincount(examples.groups, weights=examples.labels > 0)
+    starts = np.flatnonzero(np.diff(examples.groups, prepend=-1))
+    least, most = (reduce.reduceat(examples.labels, starts) for reduce in (np.minimum, np.maximum))
     return balance | {
         "positives_mean": round(float(positives.mean()), 4),
         "queries_without_positive": int(np.sum(positives == 0)),
+        "queries_without_choice": int(np.sum((least == most) & (most > 0))),
     }
 
 

@@ -15,6 +15,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _DASHES = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 3"')  # of lines, when the colours begin anew
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 60, 28, 28
 _CHARACTER = 5.8  # width of one, about
+_LARGEST = 1e300  # values beyond are drawn here: differences of any two stay finite
+_MARGIN = 0.01  # of a constant value, above and below it
 
 
 def line_chart(
@@ -27,16 +29,27 @@ def line_chart(
 ) -> str:
     """Return an SVG with one line per series of (x, y) points; a sentence where there is nothing to draw.
 
+    Points that are not finite are left out, as are those that have no place on a logarithmic axis.
+
     Args:
         title: above the chart.
         series: by name, as the legend has it.
         x_label: before the greatest x.
-        log_x: a logarithmic x axis; all x must be above 0.
+        log_x: a logarithmic x axis.
         bars: of a series, how far each of its points reaches: (up, down) from it, by place. Its points get marks.
     """
+    kept = {
+        name: [index for index, (x, y) in enumerate(line) if _is_drawn(x, y) and (x > 0 or not log_x)]
+        for name, line in series.items()
+    }
+    if bars is not None:
+        bars = {name: [_reach(bars[name][index]) for index in kept[name]] for name in series if name in bars}
+    series = {
+        name: [(_clipped(x), _clipped(y)) for x, y in (series[name][index] for index in kept[name])] for name in series
+    }
     points = [point for line in series.values() for point in line]
     if not points:
-        return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
+        return _no_chart(title)
     scale = math.log10 if log_x else float
     right = _right(series)
     low_x, high_x = _range([scale(x) for x, _ in points])
@@ -67,14 +80,18 @@ def line_chart(
 def heat_map(title: str, names: Sequence[str], values: np.ndarray) -> str:
     """Return an SVG of a square table of values of 0 or more: the greatest darkest, each with its number in percent.
 
+    A sentence where there are no names; a cell whose value is not finite stays blank and says so.
+
     Args:
         title: of the picture.
         names: of rows and columns.
         values: `[names, names]`.
     """
+    if not names:
+        return _no_chart(title)
     cell, margin = 44, 24 + 7 * max(len(name) for name in names)
     size = margin + cell * len(names) + 8
-    greatest = float(values.max()) or 1.0
+    greatest = max((float(value) for value in values.flat if math.isfinite(value)), default=0.0)
     parts = [f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{html.escape(title)}">']
     for index, name in enumerate(names):
         middle, label = margin + cell * index + cell / 2, html.escape(name)
@@ -98,16 +115,31 @@ def _cell(margin: int, cell: int, row: int, column: int, value: float, greatest:
     left, top = margin + cell * column, margin + cell * row
     return (
         f'<rect x="{left}" y="{top}" width="{cell - 2}" height="{cell - 2}" fill="{_COLOURS[0]}" '
-        f'fill-opacity="{0.8 * value / greatest:.3f}"/>'
+        f'fill-opacity="{_opacity(value, greatest):.3f}"/>'
         f'<text x="{left + cell / 2 - 1:.0f}" y="{top + cell / 2 + 4:.0f}" text-anchor="middle">{100 * value:.1f}</text>'
     )
 
 
+def _opacity(value: float, greatest: float) -> float:
+    return 0.8 * max(float(value), 0.0) / greatest if math.isfinite(value) and greatest > 0 else 0.0
+
+
 def dot_chart(title: str, rows: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
-    """Return an SVG with a row for each name, and in it a dot and a bar for each series: (value, what it varies by)."""
+    """Return an SVG with a row for each name, and in it a dot and a bar for each series: (value, what it varies by).
+
+    Values that are not finite are left out; a variation that is not finite gets no bar.
+    """
+    rows = {
+        row: {
+            name: (_clipped(value), _clipped(by) if math.isfinite(by) else 0.0)
+            for name, (value, by) in found.items()
+            if math.isfinite(value)
+        }
+        for row, found in rows.items()
+    }
     values = [end for row in rows.values() for value, by in row.values() for end in (value - by, value + by)]
     if not values:
-        return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
+        return _no_chart(title)
     low, high = _range(values)
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     step = 12 * len(names) + 10
@@ -180,8 +212,28 @@ def _legend(index: int, name: str, right: float) -> list[str]:
 
 
 def _range(values: list[float]) -> tuple[float, float]:
+    """Return the ends of an axis for finite values, the first below the second; a constant is in the middle of it."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    margin = 0.0 if high > low else max(0.5, _MARGIN * abs(low))
+    return low - margin, high + margin
+
+
+def _is_drawn(x: float, y: float) -> bool:
+    return math.isfinite(x) and math.isfinite(y)
+
+
+def _clipped(value: float) -> float:
+    return min(max(value, -_LARGEST), _LARGEST)
+
+
+def _reach(bar: tuple[float, float]) -> tuple[float, float]:
+    """Return how far a bar is drawn up and down: not at all where that is not finite."""
+    up, down = (_clipped(by) if math.isfinite(by) else 0.0 for by in bar)
+    return up, down
+
+
+def _no_chart(title: str) -> str:
+    return f'<p class="note">{html.escape(title)}: nothing was recorded.</p>'
 
 
 def _axes(right: float, base: float, low_x: str, high_x: str, low_y: float, high_y: float) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from mtdnn_tf.errors import UserError
+from mtdnn_tf.errors import NotFiniteError
 from mtdnn_tf.task_types import MASKED_COUNT, MASKED_LOSS, MASKED_RIGHT, NEXT_LOGITS
 from mtdnn_tf.tasks import TaskSpec
 
@@ -191,10 +191,10 @@ def score_task(task: TaskSpec, predictions: Predictions) -> dict[str, float]:
     """Return the task's metrics on a whole split.
 
     Raises:
-        UserError: a prediction is not a finite number.
+        NotFiniteError: a prediction is not a finite number.
     """
     if not np.all(np.isfinite(predictions.logits)):
-        raise UserError(
+        raise NotFiniteError(
             f"task {task.name!r}: the model's outputs hold values that are not finite: there is nothing to score"
         )
     return {name: METRICS[name](predictions) for name in task.metrics}

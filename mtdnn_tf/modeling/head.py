@@ -17,7 +17,8 @@ class Head(keras.layers.Layer):
     """What all heads have in common: float32 whatever the encoder's precision, the task's dropout, seeds by task name.
 
     A head is called with `sequence` `[batch, length, d]`, `vector` `[batch, d]` (the sentence), `segment_ids` and
-    `padding_mask` `[batch, length] int32`, and returns logits `[batch, outputs] float32`.
+    `padding_mask` `[batch, length] int32`, and returns logits `[batch, outputs] float32`; of regression, scores in the task's own
+    units (`TaskSpec.score_map`).
     """
 
     extra_inputs: ClassVar[tuple[str, ...]] = ()  # of batches, `[batch, any] int32`: keyword arguments of a call
@@ -33,6 +34,11 @@ class Head(keras.layers.Layer):
     def outputs(self) -> int:
         """The number of logits: one for each label; one for regression and ranking."""
         return len(self.task.labels) or 1
+
+    def _in_task_units(self, outputs: Any) -> Any:
+        """Return the head's outputs as scores, where the task's scores have another scale than the head."""
+        score_map = self.task.score_map
+        return outputs if score_map is None else score_map.centre + score_map.half_width * outputs
 
     def attach(self, backbone: EncoderBackbone) -> None:
         """Take what the head needs of the encoder; called once, before it is built.

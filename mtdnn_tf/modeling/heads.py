@@ -31,7 +31,7 @@ class LinearHead(Head):
         self, sequence: Any, vector: Any, segment_ids: Any, padding_mask: Any, training: bool | None = None
     ) -> Any:
         """Return logits; see `Head`."""
-        return self.dense(self.dropout(vector, training=training))
+        return self._in_task_units(self.dense(self.dropout(vector, training=training)))
 
 
 class MLPHead(Head):
@@ -56,7 +56,7 @@ class MLPHead(Head):
         self, sequence: Any, vector: Any, segment_ids: Any, padding_mask: Any, training: bool | None = None
     ) -> Any:
         """Return logits; see `Head`."""
-        return self.dense(ops.relu(self.hidden(self.dropout(vector, training=training))))
+        return self._in_task_units(self.dense(ops.relu(self.hidden(self.dropout(vector, training=training)))))
 
 
 class SANHead(Head):

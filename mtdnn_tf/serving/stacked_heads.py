@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtdnn_tf.modeling.head import Head
 from mtdnn_tf.modeling.heads import LinearHead, SANHead
-from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.tasks import ScoreMap, TaskSpec
 
 _NEVER = -1e9  # logit of a class that only fills up
 
@@ -95,8 +95,12 @@ class LinearStack(tf.Module):
         """Take trained heads."""
         super().__init__(name="linear_heads")
         self.sizes = [head.outputs for head in heads]
-        self.kernel = _variable(np.concatenate([_value(head.dense.kernel) for head in heads], axis=1))
-        self.bias = _variable(np.concatenate([_value(head.dense.bias) for head in heads]))
+        # What turns a head's outputs into scores is part of its weights here.
+        maps = [head.task.score_map or ScoreMap(0.0, 1.0) for head in heads]
+        pairs = list(zip(heads, maps, strict=True))
+        kernels = [each.half_width * _value(head.dense.kernel) for head, each in pairs]
+        biases = [each.half_width * _value(head.dense.bias) + each.centre for head, each in pairs]
+        self.kernel, self.bias = _variable(np.concatenate(kernels, axis=1)), _variable(np.concatenate(biases))
 
     def __call__(self, first: int, count: int, texts: EncodedTexts) -> list[tf.Tensor]:
         """Return the logits `[batch, outputs]` of `count` heads from `first` on."""

@@ -167,6 +167,7 @@ class Keeper(keras.callbacks.Callback):
         state: checkpoints.State | None = None,
         stop: StopSignals | None = None,
         writes: bool = True,
+        how_to_resume: str = "the same command resumes from there",
     ) -> None:
         """Take where to write, and what decides.
 
@@ -185,11 +186,13 @@ class Keeper(keras.callbacks.Callback):
             state: what the run goes on from.
             stop: the signals to look at; None: none.
             writes: False on all workers but the chief: they score their share, and write nothing.
+            how_to_resume: the end of the message of a stop.
         """
         super().__init__()
         self.trainer, self.tasks, self.folder, self.score = trainer, tasks, folder, score
         self.best_metric, self.step_log, self.every, self.keep = best_metric, step_log, every, keep
         self.score_every, self.patience, self.writes = score_every, patience, writes
+        self.how_to_resume = how_to_resume
         self.best_score = state.best_score if state else None
         self.best_step = state.best_step if state else None
         self.stale_epochs = state.stale_epochs if state else 0
@@ -274,6 +277,7 @@ class Keeper(keras.callbacks.Callback):
             self.trainer.epoch_means.state() if step else {},
             self.step_log.means.state(),
             self.step_log.log.lines,
+            checkpoints.score_ranges(self.tasks),
         )
 
     def _save(self, state: checkpoints.State) -> None:
@@ -295,7 +299,7 @@ class Keeper(keras.callbacks.Callback):
         raise Interrupted(
             self.stop.received,
             f"stopped after step {progress.global_step} of {progress.total_steps}, which is saved in "
-            f"{self.folder / 'checkpoints'}; the same command goes on from there",
+            f"{self.folder / CHECKPOINTS_FOLDER}; {self.how_to_resume}",
         )
 
 

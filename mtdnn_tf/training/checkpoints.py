@@ -46,6 +46,9 @@ class State:
     epoch_means: Mapping[str, Any] = field(default_factory=dict)  # `RunningMeans` of the steps done in this epoch
     log_means: Mapping[str, Any] = field(default_factory=dict)  # of the steps since the last line of metrics.jsonl
     metrics_lines: int = 0  # of metrics.jsonl, written until then
+    ranges: Mapping[str, Sequence[float]] = field(
+        default_factory=dict
+    )  # of tasks whose heads have a scale of their own
 
 
 @dataclass(frozen=True)
@@ -240,16 +243,41 @@ def load_model(
     `partial` the states of dropout's generators stay as they are: the new run's seed decides its masks.
 
     Raises:
-        UserError: as `load`; also where a task has other labels, or the same in another order, than it was trained with.
+        UserError: as `load`; also where a task's answers had another meaning: see `check_meaning`.
     """
-    labels = read_state(directory).labels
+    check_meaning(directory, read_state(directory), tasks)
+    return _load_with_averages(directory, model_parts(model, tasks), partial)
+
+
+def score_ranges(tasks: Iterable[TaskSpec]) -> dict[str, list[float]]:
+    """Return the range of each task whose head has a scale of its own: the meaning of its outputs, as `State.ranges` keeps it."""
+    return {task.name: list(task.range or ()) for task in tasks if task.head_of is None and task.score_map is not None}
+
+
+def check_meaning(directory: str | Path, state: State, tasks: Iterable[TaskSpec]) -> None:
+    """Refuse a checkpoint whose heads answer other labels, or scores on another scale.
+
+    Raises:
+        UserError: a task has other labels, or the same in another order, or a range that sets another scale, than it was trained with.
+    """
     for task in tasks:
-        if task.head_of is None and list(labels.get(task.name, task.labels)) != list(task.labels):
+        if task.head_of is not None or task.name not in state.labels:
+            continue
+        labels, ranges = list(state.labels[task.name]), state.ranges.get(task.name)
+        if labels != list(task.labels):
             raise UserError(
-                f"{directory}: task {task.name!r} was trained with labels {list(labels[task.name])} "
+                f"{directory}: task {task.name!r} was trained with labels {labels} "
                 f"and is now given {list(task.labels)}: keep names and order, or give the task another name"
             )
-    return _load_with_averages(directory, model_parts(model, tasks), partial)
+        now = score_ranges([task]).get(task.name)
+        if ranges != now:
+            before, after = (
+                "scores as they are" if each is None else f"scores scaled by the range {each}" for each in (ranges, now)
+            )
+            raise UserError(
+                f"{directory}: task {task.name!r} was trained on {before}, and its range now means {after}: keep "
+                f"tasks.{task.name}.range, or give the task another name"
+            )
 
 
 def load_shared(directory: str | Path, model: keras.Model) -> LoadReport:
@@ -322,7 +350,8 @@ def latest(folder: str | Path) -> Path | None:
         return path
     if faults:
         raise UserError(
-            f"no checkpoint is intact: {'; '.join(faults)}. Put one of them back from a copy, or start over with --fresh"
+            f"no checkpoint is intact: {'; '.join(faults)}. Put one of them back from a copy, or train the run again "
+            "with --fresh"
         )
     return None
 

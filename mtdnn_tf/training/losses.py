@@ -1,12 +1,19 @@
-"""One loss function per name: logits and a batch in, the batch's mean loss out (`batch_mean`: on several replicas, too)."""
+"""Loss functions: one per name, logits and a batch in, the batch's mean loss out (`batch_mean`: on several replicas, too).
+
+`task_loss` makes one of them the loss of a task, with its class weights and the scale of its scores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import tensorflow as tf
 
+from mtdnn_tf.errors import UserError
 from mtdnn_tf.task_types import MASKED_COUNT, MASKED_LOSS, NEXT_LOGITS
+from mtdnn_tf.tasks import TaskSpec
 
 Batch = Mapping[str, tf.Tensor]
 Loss = Callable[[tf.Tensor, Batch], tf.Tensor]
@@ -42,13 +49,15 @@ def cross_entropy(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
 
     Args:
         logits: `[batch, classes] float32`; un-normalised log probabilities (the SAN head's output is such too).
-        batch: `label` `[batch] float32`, class ids.
+        batch: `label` `[batch] float32`, class ids; `class_weight` `[batch] float32`, of each row's class, where classes have weights.
 
     Returns:
         `[] float32`.
     """
     labels = tf.cast(batch["label"], tf.int32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if "class_weight" in batch:
+        losses *= batch["class_weight"]
     return batch_mean(losses, batch.get("sample_weight"))
 
 
@@ -57,7 +66,7 @@ def mean_squared_error(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
 
     Args:
         logits: `[batch, 1] float32`.
-        batch: `label` `[batch] float32`, in the task's own range.
+        batch: `label` `[batch] float32`, in the same units as the logits (see `task_loss`).
 
     Returns:
         `[] float32`.
@@ -133,3 +142,66 @@ LOSSES: dict[str, Loss] = {
     "pointwise": pointwise,
     "pretraining": pretraining,
 }
+
+
+def task_loss(task: TaskSpec) -> Loss:
+    """Return the loss function of a task.
+
+    Regression with a scale of its own (`TaskSpec.score_map`): scores and labels are brought into the head's units, about -1 to 1,
+    so that the loss is as large as that of other tasks, whatever the unit of the scores.
+
+    Class weights w: the mean over the batch of w[label] * cross-entropy, divided by the number of rows, as Keras does, and not by
+    the sum of the weights. So the loss of a batch is the sum of the shares of its parts: replicas, accumulated batches and one
+    large batch give the same gradient, and the mean over an epoch is the weighted mean over the data.
+
+    Raises:
+        UserError: the task's class weights are `balanced`, and not yet numbers (see `with_class_weights`).
+    """
+    loss, score_map, weights = LOSSES[task.loss], task.score_map, task.class_weights
+    if isinstance(weights, str):
+        raise UserError(
+            f"tasks.{task.name}.class_weights: {weights!r} needs the training rows; compile and fit the trainer with the mixture first"
+        )
+    if score_map is not None:
+
+        def of_scores(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
+            centre, half_width = score_map
+            in_units = {**batch, "label": (batch["label"] - centre) / half_width}
+            return loss((logits - centre) / half_width, in_units)
+
+        return of_scores
+    if weights is not None:
+        by_class = tf.constant([weights.get(label, 1.0) for label in task.labels], tf.float32)
+
+        def weighted(logits: tf.Tensor, batch: Batch) -> tf.Tensor:
+            return loss(logits, {**batch, "class_weight": tf.gather(by_class, tf.cast(batch["label"], tf.int32))})
+
+        return weighted
+    return loss
+
+
+def balanced_weights(labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return class weights by label, under which each class counts as much as any other in the training rows.
+
+    Weight of a class: rows / (classes * rows of the class), as scikit-learn's `balanced`; `classes` are those that have rows. The
+    mean over the rows is 1. A class without rows gets 1: no loss depends on it.
+
+    Args:
+        labels: of the training rows, `[rows] int32` class ids.
+        names: of the classes, in id order.
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    classes = int(np.count_nonzero(counts))
+    return {
+        name: float(len(labels) / (classes * count)) if count else 1.0
+        for name, count in zip(names, counts, strict=True)
+    }
+
+
+def with_class_weights(task: TaskSpec, labels: np.ndarray | None) -> TaskSpec:
+    """Return the task with `balanced` class weights as numbers, and every label named; `labels` are those of its training rows."""
+    if task.class_weights is None or labels is None:
+        return task
+    if isinstance(task.class_weights, str):
+        return replace(task, class_weights=balanced_weights(labels, task.labels))
+    return replace(task, class_weights={label: task.class_weights.get(label, 1.0) for label in task.labels})

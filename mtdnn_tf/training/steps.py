@@ -15,7 +15,7 @@ from mtdnn_tf.modeling.model import first_tokens, input_spec, task_model
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LossScale
-from mtdnn_tf.training.losses import LOSSES
+from mtdnn_tf.training.losses import task_loss
 from mtdnn_tf.training.optimizers import Rule, clipping_scale
 from mtdnn_tf.training.surgery import gram_matrix, project_conflicts
 
@@ -138,7 +138,7 @@ class Steps:
     def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:
         """Return the function from batch and weight to loss, norm at the last shared layer, gradients and their variables."""
         task, model = self._tasks[name], task_model(self._model, name)
-        variables, loss_function, shared = model.trainable_variables, LOSSES[task.loss], self._shared
+        variables, loss_function, shared = model.trainable_variables, task_loss(task), self._shared
         sum_over_replicas, loss_scale = self._distribution.sum_over_replicas, self._loss_scale
 
         def differentiate(batch: Batch, weight: tf.Tensor) -> Any:

@@ -15,13 +15,14 @@ import tensorflow as tf
 
 from mtdnn_tf.config import TrainingConfig
 from mtdnn_tf.data.mixing import Mixture
-from mtdnn_tf.errors import UserError
+from mtdnn_tf.errors import NotFiniteError
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.averaging import WeightAverage
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LOWEST_SCALE, LossScale
 from mtdnn_tf.training.loss_weighting import FixedWeights
+from mtdnn_tf.training.losses import with_class_weights
 from mtdnn_tf.training.means import RunningMeans
 from mtdnn_tf.training.optimizers import Rule
 from mtdnn_tf.training.progress_bar import RunProgressBar, clock
@@ -117,6 +118,12 @@ class MultiTaskTrainer:
             self._average = WeightAverage(self.model.trainable_variables, ema) if ema else None
         self._steps = Steps(self.model, self.tasks, optimizer, clip_norm, self.distribution, loss_scale)
 
+    def weigh_classes(self, mixture: Mixture) -> None:
+        """Turn class weights that are `balanced` into numbers, by the training rows; before the first step."""
+        for name, split in mixture.tokenized.items():
+            if name in self.tasks:
+                self.tasks[name] = with_class_weights(self.tasks[name], split.labels)
+
     def parts(self) -> dict[str, dict[str, tf.Variable]]:
         """Return all variables that the run's next step depends on, by part and name: what a checkpoint holds."""
         model_parts = checkpoints.model_parts(self.model, list(self.tasks.values()))
@@ -158,10 +165,11 @@ class MultiTaskTrainer:
             Keras' history: `loss` and `<task>_loss` means of each epoch, and what callbacks added.
 
         Raises:
-            UserError: a loss or gradient is not finite; the message names the task and the step.
+            NotFiniteError: a loss or gradient is not finite; the message names the task and the step.
         """
         if verbose == "auto":
             verbose = 1 if sys.stdout.isatty() else 2
+        self.weigh_classes(mixture)
         steps = updates_per_epoch(mixture, self.accumulate)
         history = keras.callbacks.History()
         bar = [RunProgressBar(lambda: self.progress.time_left())] if verbose else []
@@ -236,10 +244,10 @@ class MultiTaskTrainer:
         if lost:
             # The norm is that of the whole update: of several tasks it is the one with a bad loss, if there is one.
             name, result = min(lost, key=lambda pair: math.isfinite(pair[1].loss))
-            raise UserError(
+            raise NotFiniteError(
                 f"training stopped: task {name!r} gave loss {result.loss} and gradient norm {result.gradient_norm} at step "
                 f"{self.progress.global_step} (epoch {self.progress.epoch + 1}); finite numbers are needed. Lower "
-                "optimizer.learning_rate or look at this task's data; the last checkpoint is intact."
+                "optimizer.learning_rate, or look at this task's data"
             )
 
     def _update(self, group: Sequence[tuple[str, Batch]]) -> list[StepResult]:

@@ -31,9 +31,9 @@ def _counts(schedule):
 GOLDEN = [
     ({"strategy": "proportional"}, ["aacabbaba", "aabaaabcb"]),
     ({"strategy": "uniform"}, ["bbcaccaba", "bbcaaaccb"]),
-    ({"strategy": "temperature", "temperature": 3.0}, ["abcabcaba", "abbaaaccb"]),
-    ({"strategy": "sqrt"}, ["aacabbaba", "aabaaabcb"]),
-    ({"strategy": "annealed"}, ["aacabbaba", "aabaaabcb", "aaaacbcbb"]),
+    ({"strategy": "temperature", "temperature": 3.0}, ["bbcaccaba", "bbcaaaccb"]),
+    ({"strategy": "sqrt"}, ["abcabcaba", "abbaaaccb"]),
+    ({"strategy": "annealed"}, ["aacabbaba", "abbaaaccb", "aaabcbcbc"]),
     ({"strategy": "ratio", "ratio": 0.5}, ["baaabaa", "aaaabba", "bacaaaa"]),
     ({"strategy": "ratio", "ratio": 0.5, "main_task": "b", "main_last": True}, ["abbb", "abbb", "cbbb"]),
     ({"strategy": "round_robin"}, ["cababbaaa", "bacbabaaa", "abcabbaaa"]),
@@ -62,9 +62,11 @@ def test_schedules_stay_what_they_were(mixing, epochs):
         ({"strategy": "round_robin"}, [5, 3, 1]),
         ({"strategy": "uniform"}, [3, 3, 3]),
         ({"strategy": "uniform", "steps_per_epoch": 11}, [4, 4, 3]),  # equal remainders: the first ones
-        ({"strategy": "sqrt"}, [5, 3, 1]),  # 40^.5 : 18^.5 : 4^.5 = 4.53 : 3.04 : 1.43
-        ({"strategy": "temperature", "temperature": 3.0}, [4, 3, 2]),  # 4.03 : 3.09 : 1.87
-        ({"strategy": "temperature", "temperature": 1.0, "steps_per_epoch": 62}, [40, 18, 4]),
+        # Batches hold 8, 6 and 4 examples: examples seen 40^.5 : 18^.5 : 4^.5, steps these over 8, 6 and 4.
+        ({"strategy": "sqrt"}, [4, 3, 2]),  # 3.56 : 3.19 : 2.25
+        ({"strategy": "temperature", "temperature": 3.0}, [3, 3, 3]),  # 3.05 : 3.12 : 2.83
+        ({"strategy": "temperature", "temperature": 1.0}, [5, 3, 1]),
+        ({"strategy": "temperature", "temperature": 1.0, "steps_per_epoch": 18}, [10, 6, 2]),
         ({"strategy": "explicit", "weights": WEIGHTS, "steps_per_epoch": 8}, [2, 2, 4]),
         ({"strategy": "explicit", "steps": STEPS}, [1, 4, 2]),
     ],
@@ -73,16 +75,56 @@ def test_counts_follow_the_formula(mixing, counts):
     assert all(_counts(_schedule(epoch, **mixing)) == counts for epoch in range(3))
 
 
-def test_annealing_goes_from_proportional_to_nearly_uniform():
-    counts = [_counts(_schedule(epoch, strategy="annealed", steps_per_epoch=620)) for epoch in range(3)]
-    assert counts[0] == [400, 180, 40]  # exponent 1: shares as examples
+def test_annealing_goes_from_proportional_to_nearly_equal_numbers_of_examples():
+    counts = [_counts(_schedule(epoch, strategy="annealed", steps_per_epoch=900)) for epoch in range(3)]
+    assert counts[0] == [500, 300, 100]  # exponent 1: as proportional
     shares = np.array([40, 18, 4]) ** 0.2  # exponent 0.2 in the last epoch, E = 3
-    np.testing.assert_allclose(counts[2], 620 * shares / shares.sum(), atol=1)
+    seen = np.array(counts[2]) * [8, 6, 4]
+    np.testing.assert_allclose(seen / seen.sum(), shares / shares.sum(), atol=0.005)
 
 
 def test_annealing_in_a_single_epoch_is_proportional():
-    order = EpochOrder(MixingConfig(strategy="annealed"), NAMES, (5, 3, 1), (50, 30, 10), 0, 1, 7)
+    order = EpochOrder(MixingConfig(strategy="annealed"), NAMES, (5, 3, 1), (50, 18, 10), 0, 1, 7)
     assert np.bincount(MIXING_STRATEGIES["annealed"](order)).tolist() == [5, 3, 1]
+
+
+def _random_order(random, config, epoch=0):
+    """Up to six tasks of any sizes, with any batch sizes: those of ranking tasks, which count queries, are small."""
+    examples = random.integers(1, 5000, random.integers(1, 7))
+    batches = -(-examples // random.choice([1, 2, 4, 8, 32, 100], len(examples)))
+    names = tuple(f"task{number}" for number in range(len(examples)))
+    return EpochOrder(config, names, tuple(batches.tolist()), tuple(examples.tolist()), epoch, 3, 7)
+
+
+@pytest.mark.parametrize("mixing", [{"strategy": "temperature", "temperature": 1.0}, {"strategy": "annealed"}])
+def test_shares_by_size_begin_as_proportional_whatever_the_batch_sizes(mixing):
+    random = np.random.default_rng(3)
+    for _ in range(40):
+        order = _random_order(random, MixingConfig(**mixing))
+        counts = np.bincount(MIXING_STRATEGIES[order.config.strategy](order), minlength=len(order.names))
+        assert counts.tolist() == list(order.batches), order
+
+
+@pytest.mark.parametrize(
+    ("mixing", "epoch", "exponent"),
+    [
+        ({"strategy": "sqrt"}, 0, 1 / 2),
+        ({"strategy": "temperature", "temperature": 5.0}, 0, 1 / 5),
+        ({"strategy": "annealed"}, 1, 0.6),
+        ({"strategy": "annealed"}, 2, 0.2),
+    ],
+)
+def test_shares_are_of_the_examples_seen(mixing, epoch, exponent):
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        order = _random_order(random, MixingConfig(**mixing, steps_per_epoch=20_000), epoch)
+        counts = np.bincount(MIXING_STRATEGIES[order.config.strategy](order), minlength=len(order.names))
+        examples, batches = np.array(order.examples, np.float64), np.array(order.batches)
+        assert counts.sum() == 20_000
+        # Whole steps: a task's examples are off by those of one step at most, or it has the one step that every task gets.
+        expected = examples**exponent / (examples / batches)
+        expected *= 20_000 / expected.sum()
+        assert np.all((np.abs(counts - expected) < len(counts)) | (counts == 1)), order
 
 
 @pytest.mark.parametrize(("ratio", "others"), [(0.2, 1), (0.5, 2), (0.8, 4), (9.0, 4)])
