@@ -53,6 +53,12 @@ def config_from_flags() -> ExperimentConfig:
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
 
 
+def common_arguments() -> list[str]:
+    """Return those flags of the command line that every training command takes, as they were given."""
+    given = [flags.FLAGS[name] for name in ("config", "task_file", "model_dir", *CHANGES)]
+    return [line for flag in given if flag.present for line in flag.serialize().splitlines()]
+
+
 def refuse_flags(reason: str, names: Sequence[str] = CHANGES) -> None:
     """Refuse common flags that an entry point does not read.
 

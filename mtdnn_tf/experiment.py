@@ -133,7 +133,8 @@ def _refuse_other_config(config: ExperimentConfig, model_dir: Path, command: str
     if (model_dir / SCORES_FILE).is_file():
         more = config.training.epochs - old.training.epochs
         epochs = more if more > 0 and len(differences) == 1 else config.training.epochs
-        advice = f"{_advice_to_go_further(model_dir, epochs, command)}. {advice}"
+        finished = "The run is finished: its learning rate has followed its schedule to the end"
+        advice = f"{finished}. {_advice_to_go_further(model_dir, epochs, command)}. {advice}"
     elif command:
         module = shlex.split(command)[2].removeprefix("mtdnn_tf.")  # train or pretrain
         resumed = command_line(module, f"--config={model_dir / CONFIG_FILE}", f"--model_dir={model_dir}")
@@ -152,10 +153,7 @@ def _advice_to_go_further(model_dir: Path, epochs: int, command: str) -> str:
         if command
         else f"set training.init_from to {model_dir} and train in another directory"
     )
-    return (
-        "This run is finished, and its learning rate has followed its schedule to the end. To train its best model for "
-        f"{epochs} more epoch{'' if epochs == 1 else 's'}, with a schedule of their own: {how}"
-    )
+    return f"To train its best model for {epochs} more epoch{'' if epochs == 1 else 's'} with a new schedule: {how}"
 
 
 def _new_run_from(model_dir: Path, command: str, *arguments: str) -> str:
@@ -261,9 +259,9 @@ def _advice_after_divergence(run: Run, command: str) -> str:
     """Say which checkpoint a run holds whose numbers are no longer finite, and how to go on."""
     optimizer, model_dir = run.config.optimizer, run.model_dir
     lower = min(optimizer.learning_rate / 10, OptimizerConfig.learning_rate)
-    changes = [setting("optimizer.learning_rate", f"{lower:g}")]
+    changes = [setting("optimizer.learning_rate", lower)]
     if optimizer.clip_norm == 0:
-        changes.append(setting("optimizer.clip_norm", f"{OptimizerConfig.clip_norm:g}"))
+        changes.append(setting("optimizer.clip_norm", OptimizerConfig.clip_norm))
     saved = checkpoints.latest(model_dir / CHECKPOINTS_FOLDER)
     over = f"`{changed(command, *changes, '--fresh')}`" if command else f"with {' '.join(changes)} and fresh=True"
     if saved is None:

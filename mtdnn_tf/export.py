@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -57,9 +60,9 @@ def main() -> None:
     if missing := missing_warmup(path):
         print(missing)
     print("next:")
-    print(f"  saved_model_cli show --dir {path} --all")
+    print(f"  saved_model_cli show --dir {shlex.quote(str(path))} --all")
     if kind == "text":
-        print(f"  python -m mtdnn_tf.predict --saved_model={path} --task={run.tasks[0].name} --input=-")
+        print(f"  {command_line('predict', f'--saved_model={path}', f'--task={run.tasks[0].name}', '--input=-')}")
     print("  export/README.md tells how to serve it")
 
 

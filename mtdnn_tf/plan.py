@@ -7,6 +7,9 @@ import json
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
+from mtdnn_tf.task_types import DOCUMENT_TYPES
+from mtdnn_tf.tasks import load_tasks
 
 _JSON = flags.DEFINE_string("json", None, "Also writes the plan to this file as JSON.")
 _TIMED = flags.DEFINE_bool("timed", True, "Takes a few real steps to estimate the time; nothing is kept of them.")
@@ -26,7 +29,8 @@ def main() -> None:
     if _JSON.value:
         write_text_atomically(_JSON.value, json.dumps(plan, indent=2) + "\n")
         print(f"plan: {_JSON.value}")
-    print("next: the same command with mtdnn_tf.train instead of mtdnn_tf.plan")
+    of_documents = any(task.type in DOCUMENT_TYPES for task in load_tasks(config))
+    print(f"next:\n  {command_line('pretrain' if of_documents else 'train', *cli.common_arguments())}")
 
 
 if __name__ == "__main__":

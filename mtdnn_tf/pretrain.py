@@ -5,12 +5,12 @@ The same command goes on where a run was cut off. At the end it prints the score
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line, setting
 from mtdnn_tf.run_files import ENCODER_FOLDER
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
@@ -23,7 +23,7 @@ def main() -> None:
     from mtdnn_tf.evaluation.report import score_table
     from mtdnn_tf.pretraining import run_pretraining
 
-    command = shlex.join(["python", "-m", "mtdnn_tf.pretrain", *sys.argv[1:]])
+    command = command_line("pretrain", *sys.argv[1:])
     outcome, baseline = run_pretraining(config, model_dir, fresh=_FRESH.value, command=command)
     if not outcome.is_chief:
         return
@@ -35,7 +35,7 @@ def main() -> None:
     print(f"run: {model_dir}  (report.html, scores.json, baseline.json, best/ with heads)")
     print(f"encoder: {model_dir / ENCODER_FOLDER}  (Hugging Face layout, no heads)")
     print("next:")
-    print(f"  python -m mtdnn_tf.train --config=FILE --set=encoder.source={model_dir / ENCODER_FOLDER}")
+    print(f"  {command_line('train', '--config=FILE', setting('encoder.source', model_dir / ENCODER_FOLDER))}")
 
 
 if __name__ == "__main__":

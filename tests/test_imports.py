@@ -30,6 +30,7 @@ ORDER = [
 PART_OF_MODULE = {
     "files": "common",
     "locks": "common",
+    "commands": "config",
     "seeds": "common",
     "config_build": "config",
     "config_paths": "config",

@@ -19,9 +19,10 @@ from mtdnn_tf.errors import UserError
 from mtdnn_tf.serving.expected_answers import Case, expected_answers
 from mtdnn_tf.serving.graph_edits import read_graph
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
-from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.tasks import ScoreMap, TaskSpec
 
 # |served - model| <= tolerance * (1 + |model|), by the precision that the encoder computes in; rounded weights add their own.
+# Scores on a scale of their own (`TaskSpec.score_map`) are compared in the units of their head.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 _PROGRAM = Path(__file__).with_name("stranger.py")
 _ABSENT = ("mtdnn_tf", "keras_hub", "keras_nlp")
@@ -137,7 +138,8 @@ def _compare(where: str, served: np.ndarray, case: Case, output: str, allowed: f
         if ((served != expected) & clear).any():
             raise _failure(f"{where}: other values than the Keras model's")
         return 0.0
-    difference = np.abs(served - expected) / (1 + np.abs(expected))
+    centre, half_width = case.score_maps.get(output) or ScoreMap(0.0, 1.0)
+    difference = np.abs(served - expected) / (half_width + np.abs(expected - centre))
     largest = float(difference.max(initial=0.0))
     if not largest <= allowed:  # also where it is not a number
         raise _failure(f"{where}: differs by {largest:.2g} from the Keras model; {allowed:.2g} is allowed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -14,7 +14,7 @@ from mtdnn_tf.data.text import Tokenizer, encode_texts
 from mtdnn_tf.modeling.model import head_views, view_model
 from mtdnn_tf.modeling.sharing import View
 from mtdnn_tf.serving.signatures import combined_groups, largest_group
-from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.tasks import ScoreMap, TaskSpec
 
 Arrays = dict[str, np.ndarray]
 _LONG = "rain and more rain " * 200
@@ -29,6 +29,7 @@ class Case:
     inputs: Arrays  # strings `[batch] object` (bytes), or ids `[batch, length] int32`
     outputs: Arrays
     margins: Arrays = field(default_factory=dict)  # of label outputs, `[batch]`: the best probability less the second
+    score_maps: Mapping[str, ScoreMap | None] = field(default_factory=dict)  # of outputs that are scores
 
 
 def expected_answers(
@@ -65,7 +66,8 @@ class _Asked:
 
     def task(self, task: TaskSpec) -> Case:
         outputs = self._answer(task, full=True)
-        return Case(self._inputs(task.text, task.pair_order), outputs, _margins(outputs))
+        score_maps = dict.fromkeys(outputs, task.score_map)
+        return Case(self._inputs(task.text, task.pair_order), outputs, _margins(outputs), score_maps)
 
     def example(self, task: TaskSpec, plain: Case) -> Case:
         """Return the same as serialised tf.Example."""
@@ -79,14 +81,17 @@ class _Asked:
             outputs = {"classes": classes, "scores": plain.outputs["probabilities"]}
         else:
             outputs = {"outputs": next(iter(plain.outputs.values()))}
-        return Case({"inputs": np.array(examples, dtype=object)}, outputs)
+        score_maps = dict.fromkeys(outputs, task.score_map)
+        return Case({"inputs": np.array(examples, dtype=object)}, outputs, score_maps=score_maps)
 
     def combined(self, tasks: Sequence[TaskSpec]) -> Case:
         names = ("text",) if len(tasks[0].text) == 1 else ("text_a", "text_b")
-        outputs = {
-            f"{task.name}.{name}": value for task in tasks for name, value in self._answer(task, full=False).items()
-        }
-        return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs))
+        outputs, score_maps = {}, {}
+        for task in tasks:
+            own = {f"{task.name}.{name}": value for name, value in self._answer(task, full=False).items()}
+            outputs |= own
+            score_maps |= dict.fromkeys(own, task.score_map)
+        return Case(self._inputs(names, tasks[0].pair_order), outputs, _margins(outputs), score_maps)
 
     def encode(self) -> Case:
         ids, views = self._encoded(1, "premise_first")

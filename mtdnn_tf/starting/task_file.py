@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import EncoderConfig, TrainingConfig
 from mtdnn_tf.config_tree import dump_yaml
 from mtdnn_tf.starting.lengths import fitting_length, tokens_of, words_of
@@ -61,7 +62,7 @@ def _head(output: Path, tasks: Sequence[Prepared]) -> str:
     what = "; ".join(f"{task.name} ({task.guess.kind.type})" for task in tasks)
     lines = [
         f"Purpose: train {what} on one encoder.",
-        f"Command: python -m mtdnn_tf.train --config={output.name} --model_dir=runs/{output.stem}",
+        f"Command: {command_line('train', f'--config={output.name}', f'--model_dir=runs/{output.stem}')}",
         "Keys people change: training.epochs, data.max_length, optimizer.learning_rate, encoder.source",
         "Written by mtdnn_tf.init, which guessed it from the files: correct what is wrong, then plan, then train.",
     ]
