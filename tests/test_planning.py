@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import select_tasks
+from mtdnn_tf.data.batches import TokenizedTask
 from mtdnn_tf.data.bucket_use import Bucket
+from mtdnn_tf.data.inspection import facts_of
 from mtdnn_tf.data.schedules import MIXING_STRATEGIES
 from mtdnn_tf.plan_costs import chosen_batches, estimate_time, fit_line, memory_bytes
 from mtdnn_tf.plan_table import WIDTH
-from mtdnn_tf.plan_warnings import CHECKS
+from mtdnn_tf.plan_warnings import CHECKS, find_warnings
 from mtdnn_tf.planning import make_plan, plan_table
+from mtdnn_tf.tasks import TaskSpec
 from tests.small import TINY
 
 
@@ -157,7 +161,7 @@ EXPECTED = [
         "train",
         "81.8 % of the rows are 'good'; accuracy misleads here: set metrics to [accuracy, matthews] and main",
     ),
-    ("no_positive", "pick", "train", "1 of 2 queries have no relevant candidate"),
+    ("no_positive", "pick", "train", "1 of 2 queries has no relevant candidate"),
     ("skipped", "topic", "train", "on_error: skip leaves out 1 row"),
     ("no_dev", "topic", "", "has no dev split"),
 ]
@@ -177,7 +181,7 @@ def test_nothing_else_is_said(warned):
 
 
 def test_every_check_is_tried(warned):
-    assert {kind for kind, *_ in warned} == set(CHECKS) - {"rare_task"}
+    assert {kind for kind, *_ in warned} | {case[3] for case in LABELS.values()} == set(CHECKS) - {"rare_task"}
 
 
 def test_a_task_with_the_head_of_another_is_scored_only(faulty):
@@ -192,12 +196,56 @@ def test_a_task_with_the_head_of_another_is_scored_only(faulty):
 
 
 def test_a_task_of_few_steps_is_warned_of():
-    from mtdnn_tf.plan_warnings import find_warnings
-    from mtdnn_tf.tasks import TaskSpec
-
     task = TaskSpec("mood", "classification", ("text",), ("bad", "good"))
-    found = [warning for warning in find_warnings([task], {"mood": {}}, {"mood": 0.004}) if warning.kind == "rare_task"]
+    found = [warning for warning in find_warnings([task], [], {"mood": 0.004}) if warning.kind == "rare_task"]
     assert "0.4 % of the steps" in found[0].message
+
+
+MOOD = TaskSpec("mood", "classification", ("text",), ("bad", "fair", "good"))
+PICK = TaskSpec("pick", "ranking", ("question", "answer"), loss="list_softmax")
+CLOSE = TaskSpec("close", "regression", ("text",))
+# The task, labels, queries, the kind of the warning (None: there is none), words of it.
+LABELS = {
+    "one class in fifty": (
+        MOOD,
+        [0] * 50 + [1] * 49 + [2] * 2,
+        None,
+        "rare_class",
+        "set tasks.mood.class_weights to bal",
+    ),
+    "the same with weights": (replace(MOOD, class_weights="balanced"), [0] * 50 + [1] * 49 + [2] * 2, None, None, ""),
+    "one in ten of three": (MOOD, [0] * 50 + [1] * 40 + [2] * 10, None, None, ""),
+    "one candidate each": (PICK, [1, 1, 1], [0, 1, 2], "no_choice", "each of the 3 queries has one candidate only"),
+    "all candidates relevant": (PICK, [1, 1, 1, 1], [0, 0, 1, 1], "no_choice", "nothing can be learnt"),
+    "one of three queries": (PICK, [1, 1, 0, 1, 0], [0, 1, 1, 2, 2], "no_choice", "1 of 3 queries has one candidate"),
+    "grades are a choice": (PICK, [1, 2, 2, 1], [0, 0, 1, 1], None, ""),
+    "candidates by themselves": (replace(PICK, loss="pointwise"), [1, 1, 0, 0], [0, 1, 1, 2], None, ""),
+    "none relevant": (PICK, [0, 0, 0], [0, 0, 1], "no_positive", "each of the 2 queries has no relevant candidate"),
+    "none relevant, by themselves": (replace(PICK, loss="pointwise"), [0, 0], [0, 0], "no_positive", "can be learnt"),
+    "salaries": (CLOSE, [20478, 89801], None, "score_scale", "set tasks.close.range to [20000, 90000]"),
+    "hundredths": (CLOSE, [0.0101, 0.0208], None, "score_scale", "set tasks.close.range to [0.01, 0.021]"),
+    "below zero": (CLOSE, [-955.5, -12.5], None, "score_scale", "set tasks.close.range to [-960, -10]"),
+    "salaries with a range": (replace(CLOSE, range=(20000.0, 90000.0)), [20478, 89801], None, None, ""),
+    "far too wide a range": (replace(CLOSE, range=(0.0, 1e6)), [3, 80], None, "score_scale", "range to [3, 80]"),
+    "similarity": (CLOSE, [0, 5, 2.5], None, None, ""),
+    "one score": (CLOSE, [3, 3, 3], None, "constant_score", "each of the 3 rows has the score 3"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_alone_tell_what_spoils_a_run(case):
+    """What `train` knows without looking at texts again; the plan runs the same checks."""
+    task, labels, queries, kind, words = LABELS[case]
+    arrays = np.array(labels, np.int32 if task.labels else np.float32), None if queries is None else np.array(queries)
+    rows = np.arange(len(labels) + 1)
+    split = TokenizedTask(task, rows[:-1], rows, np.ones(len(labels), np.int32), *arrays, max_length=8, pad_id=0)
+    found = [
+        each
+        for each in find_warnings([task], [facts_of("train", split)], {})
+        if each.kind not in ("no_dev", "missing_class")
+    ]
+    assert [each.kind for each in found] == ([kind] if kind else [])
+    assert words in (found[0].message if found else "")
 
 
 def _bucket(rows, length, batches=1):

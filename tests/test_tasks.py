@@ -189,6 +189,19 @@ BAD = {
         {"train": {"path": "x.tsv", "split": "train"}},
         r"tasks\.mine\.train\.split: is for datasets .* say rows",
     ),
+    "class weight of no label": ({"class_weights": {"ja": 2}}, r"tasks\.mine\.class_weights\.ja: unknown label 'ja'"),
+    "class weight of 0": ({"class_weights": {"yes": 0}}, r"tasks\.mine\.class_weights\.yes: must be more than 0"),
+    "class weights by another name": ({"class_weights": "balance"}, r"class_weights: .*mean 'balanced'"),
+    "class weights in a list": ({"class_weights": [1, 2]}, r"class_weights: must be a mapping or a text"),
+    "class weights of a regression": (
+        {"type": "regression", "labels": None, "class_weights": "balanced"},
+        r"class_weights: has no effect on a task of the type regression",
+    ),
+    "range beyond float32": ({"type": "regression", "labels": None, "range": [0, 1e39]}, r"range: must lie between"),
+    "range that float32 does not resolve": (
+        {"type": "regression", "labels": None, "range": [1000000000, 1000000100]},
+        r"range: holds fewer than 100 different .*\[1000000000, 1000000100\]\. Subtract 1000000000 from",
+    ),
     "borrowed from itself": ({"head_of": "mine", "train": None}, r"tasks\.mine\.head_of: mine has no head"),
     "borrowed from nobody": ({"head_of": "nobody", "train": None}, r"tasks\.mine\.head_of: unknown task"),
 }

@@ -116,7 +116,7 @@ def _cell(margin: int, cell: int, row: int, column: int, value: float, greatest:
     return (
         f'<rect x="{left}" y="{top}" width="{cell - 2}" height="{cell - 2}" fill="{_COLOURS[0]}" '
         f'fill-opacity="{_opacity(value, greatest):.3f}"/>'
-        f'<text x="{left + cell / 2 - 1:.0f}" y="{top + cell / 2 + 4:.0f}" text-anchor="middle">{100 * value:.1f}</text>'
+        f'<text x="{left + cell / 2 - 1:.0f}" y="{top + cell / 2 + 4:.0f}" text-anchor="middle">{100 * float(value):.1f}</text>'
     )
 
 

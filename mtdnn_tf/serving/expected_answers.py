@@ -86,7 +86,8 @@ class _Asked:
 
     def combined(self, tasks: Sequence[TaskSpec]) -> Case:
         names = ("text",) if len(tasks[0].text) == 1 else ("text_a", "text_b")
-        outputs, score_maps = {}, {}
+        outputs: Arrays = {}
+        score_maps: dict[str, ScoreMap | None] = {}
         for task in tasks:
             own = {f"{task.name}.{name}": value for name, value in self._answer(task, full=False).items()}
             outputs |= own

@@ -44,6 +44,7 @@ BALANCES = {
             "candidates_max": 3,
             "positives_mean": 1,
             "queries_without_positive": 1,
+            "queries_without_choice": 1,
         },
     ),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from mtdnn_tf.evaluation.charts import dot_chart, line_chart
+from mtdnn_tf.evaluation.charts import dot_chart, heat_map, line_chart
 
 
 def _numbers(svg, tag, *names):
@@ -63,3 +65,60 @@ def test_every_name_of_a_long_legend_is_in_the_picture_and_no_two_lines_look_ali
         for line in ElementTree.fromstring(svg).iter("polyline")
         for point in line.get("points").split()
     )
+
+
+NUMBERS = {
+    "a loss of large scores": [2.89e17],
+    "the same loss twice": [2.89e17, 2.89e17],
+    "neighbours": [1.0, math.nextafter(1.0, 2.0)],
+    "the smallest": [0.0, 5e-324],
+    "the largest": [-1.7e308, 1.7e308],
+    "one largest": [1.7e308],
+    "a constant below zero": [-1e12, -1e12, -1e12],
+    "a gap": [1.0, math.nan, math.inf, 2.0],
+    "a large whole number": [10**300, 3],
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_any_numbers_are_drawn_within_the_chart(case):
+    values = NUMBERS[case]
+    finite = [value for value in values if math.isfinite(value)]
+    charts = {
+        "line": line_chart(
+            "t", {"x": list(enumerate(values, 1))}, bars={"x": [(abs(v) / 2, math.nan) for v in values]}
+        ),
+        "dot": dot_chart("t", {f"row {index}": {"x": (value, abs(value))} for index, value in enumerate(values)}),
+        "across": line_chart("t", {"x": [(value, 1.0) for value in values]}, bars={}),
+    }
+    for name, svg in charts.items():
+        dots = _numbers(svg, "circle", "cx", "cy")
+        assert len(dots) == len(finite), name
+        height = float(ElementTree.fromstring(svg).get("viewBox").split()[3])
+        assert all(0 <= across <= 720 and 0 <= down <= height for across, down in dots), name
+
+
+def test_a_logarithmic_axis_leaves_out_what_has_no_place_on_it():
+    svg = line_chart("t", {"x": [(0.0, 1.0), (-1.0, 2.0), (10.0, 3.0)]}, log_x=True)
+    assert len(_numbers(svg, "circle", "cx")) == 1
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        line_chart("t", {"x": [(1.0, math.nan)], "y": []}),
+        dot_chart("t", {"a": {"x": (math.inf, 1.0)}}),
+        heat_map("t", [], np.zeros((0, 0))),
+    ],
+    ids=["line", "dot", "heat"],
+)
+def test_where_nothing_is_finite_that_is_said(chart):
+    assert "nothing was recorded" in chart
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, 1e-320, 1e308])
+def test_every_cell_of_a_heat_map_has_an_opacity(value):
+    svg = heat_map("t", ["a", "b"], np.array([[value, 0.5], [0.25, value]]))
+    opacities = [float(node.get("fill-opacity")) for node in ElementTree.fromstring(svg).iter("rect")]
+    assert len(opacities) == 4
+    assert all(0 <= opacity <= 0.8 for opacity in opacities)

@@ -34,6 +34,9 @@ SETTINGS = (
     "training.log_every=1",
     "training.checkpoint_every=16",
     "runtime.encoder=reference",
+    "tasks.mood1.class_weights={negative: 1, positive: 5}",
+    "tasks.follows2.class_weights=balanced",
+    "tasks.close2.range=[0, 20]",  # learnt on a scale of its own
 )
 
 

@@ -170,7 +170,7 @@ def _dropout_free(experiment, *overrides, names=()):
 
 def test_accumulated_batches_of_one_task_equal_one_large_batch(experiment):
     """12 rows of one task in 4 batches of 3 give the update of one batch of 12: the mean of means of equal batches."""
-    options = ["optimizer.schedule=constant", "optimizer.warmup=0"]
+    options = ["optimizer.schedule=constant", "optimizer.warmup=0", "tasks.mood.class_weights={positive: 4}"]
     small = _dropout_free(experiment, "data.batch_size=3", "training.accumulate=4", *options)
     large = _dropout_free(experiment, "data.batch_size=12", *options)
     for trainer, mixture, _ in (small, large):
@@ -180,6 +180,20 @@ def test_accumulated_batches_of_one_task_equal_one_large_batch(experiment):
     for part in ("encoder", "heads/mood"):
         for name, value in one[part].items():
             np.testing.assert_allclose(value, other[part][name], atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("name", "rare"), [("mood", "negative"), ("follows", "no")])
+def test_balanced_classes_count_alike_whatever_the_head(experiment, name, rare):
+    """Linear and SAN head: the loss of a batch is the mean of w(label) * cross-entropy, w by the rows of the whole split."""
+    trainer, mixture, _ = _dropout_free(
+        experiment, f"tasks.{name}.class_weights=balanced", "data.batch_size=12", "optimizer.warmup=0", names=[name]
+    )
+    [batch] = mixture.epoch_dataset(0)
+    labels = batch["label"].numpy().astype(int)
+    weights = len(labels) / (2 * np.bincount(labels))
+    logits = trainer.model({key: batch[key] for key in trainer.model.input})[name].numpy()
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    assert trainer.step(name, batch)[0] == pytest.approx(np.mean(weights[labels] * losses), abs=1e-5)
 
 
 @pytest.mark.parametrize("surgery", ["none", "pcgrad"])
