@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import select_tasks
+from mtdnn_tf.data.sources import Examples
+from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples
 from mtdnn_tf.evaluation.runs import load_run
-from mtdnn_tf.experiment import prepare_directory, prepare_runtime, run_experiment, what_workers_share
+from mtdnn_tf.experiment import (
+    _advice_after_divergence,
+    prepare_directory,
+    prepare_runtime,
+    run_experiment,
+    what_workers_share,
+)
 from mtdnn_tf.locks import DirectoryLock
+from mtdnn_tf.serving.signatures import ServedModel
 
 EXPECTED = {
     "config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md",
@@ -149,6 +162,127 @@ def test_what_cannot_be_trained_is_told_before_a_directory_is_touched(finished, 
         with pytest.raises(mtdnn.UserError, match=told):
             run_experiment(config, tmp_path / "new", verbose=0)
         assert not (tmp_path / "new" / "config.yaml").exists()
+
+
+COMMAND = "python -m mtdnn_tf.train --config=small.yaml '--model_dir={}' --set=training.epochs=4"
+
+
+def _refusal(config, folder, command):
+    with DirectoryLock(folder) as lock, pytest.raises(mtdnn.UserError) as raised:
+        prepare_directory(config, folder, False, lock, command)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["my run", "run"])
+def test_a_finished_run_is_trained_further_by_the_command_that_is_printed(experiment, tmp_path, name):
+    folder = tmp_path / name
+    with DirectoryLock(folder) as lock:
+        prepare_directory(mtdnn.load_config(experiment), folder, False, lock)
+    longer = mtdnn.load_config(experiment, ["training.epochs=4"])
+    unfinished = re.search("`(.*)`", _refusal(longer, folder, COMMAND.format(folder)))[1]
+    assert shlex.split(unfinished)[3:] == [f"--config={folder / 'config.yaml'}", f"--model_dir={folder}"]
+
+    (folder / "scores.json").write_text("{}")
+    refusal = _refusal(longer, folder, COMMAND.format(folder))
+    assert (
+        "training.epochs: 2 -> 4. The run is finished: its learning rate has followed its schedule to the end"
+        in refusal
+    )
+    assert shlex.split(re.search("`(.*)`", refusal)[1])[3:] == [
+        "--config=small.yaml",
+        f"--set=training.init_from={folder}",
+        "--set=training.epochs=2",
+        f"--model_dir={folder}_2",
+    ]
+    assert "set training.init_from to" in _refusal(longer, folder, "")
+
+
+def test_a_failing_report_loses_no_run(finished, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ZeroDivisionError("float division\nby zero")
+
+    monkeypatch.setattr("mtdnn_tf.experiment.write_report", fail)
+    (finished.run.model_dir / "MODEL_CARD.md").unlink()
+    outcome = run_experiment(finished.run.config, finished.run.model_dir, verbose=0)
+    assert outcome.scores["average"] == pytest.approx(finished.scores["average"])
+    [line] = [each for each in capsys.readouterr().err.splitlines() if "report.html" in each]
+    assert "report.html: could not be written (ZeroDivisionError: float division by zero); the run is complete" in line
+    assert (finished.run.model_dir / "MODEL_CARD.md").is_file()
+
+
+def test_after_numbers_that_are_not_finite_the_checkpoint_is_named(finished):
+    run = finished.run
+    advice = _advice_after_divergence(run, COMMAND.format(run.model_dir))
+    last = run.model_dir / "checkpoints" / "step-000000022"
+    assert advice.startswith(f"The last checkpoint is {last} (epoch 3, step 0)")
+    onward, over = re.findall("`(.*?)`", advice)
+    assert shlex.split(onward)[-3:] == [
+        f"--set=training.init_from={run.model_dir}",
+        "--set=optimizer.learning_rate=5e-05",
+        f"--model_dir={run.model_dir}_2",
+    ]
+    assert shlex.split(over)[-2:] == ["--set=optimizer.learning_rate=5e-05", "--fresh"]
+
+
+PAY = """
+encoder: {{source: "random://layers=1,hidden=16,heads=2,intermediate=32", dropout: 0}}
+tasks:
+  pay: {{type: regression, text: [text], range: [20000, 90000], train: pay.tsv, dev: pay.tsv}}
+  bonus: {{type: regression, text: [text], range: [20000, 90000], head_of: pay, dev: pay.tsv}}
+  alert: {{type: classification, text: [text], labels: [calm, fire], class_weights: balanced, train: alert.tsv, dev: alert.tsv}}
+data: {{max_length: 16, batch_size: 10}}
+model: {{dropout: 0, sharing: {sharing}}}
+optimizer: {{learning_rate: 1.0e-2, warmup: 0}}
+training: {{epochs: {epochs}}}
+"""
+
+
+def _write_pay(folder, sharing, epochs):
+    pay = [
+        f"{who} {what}\t{score}"
+        for who in "abcde"
+        for what, score in (("low", 22000), ("middle", 50000), ("high", 88000))
+    ]
+    alert = [f"{who} {what}\tcalm" for who in "abcde" for what in "mnopqrst"] + ["a smoke\tfire"]
+    for name, rows in (("pay", pay), ("alert", alert)):
+        (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    (folder / "pay.yaml").write_text(PAY.format(sharing=sharing, epochs=epochs))
+    return mtdnn.load_config(folder / "pay.yaml")
+
+
+def test_salaries_and_a_rare_class_are_learnt_and_a_far_rate_is_told(tmp_path, capsys):
+    config = _write_pay(tmp_path, "stack_cls", 16)
+    outcome = run_experiment(config, tmp_path / "run", verbose=0)
+    said = capsys.readouterr().err
+    assert "warning: tasks.alert.train: label 'fire' has 1 example" in said
+    assert "tasks.alert.class_weights" not in said
+    assert outcome.scores["pay"]["pearson"] > 0.8
+    assert outcome.scores["alert"]["accuracy"] == 1.0
+    run = load_run(tmp_path / "run")
+    for name in ("pay", "bonus"):
+        rows = (tmp_path / "run" / "predictions" / f"{name}_dev.tsv").read_text().splitlines()[1:]
+        answers = np.array([float(row.split("\t")[2]) for row in rows])
+        assert 45000 < answers.mean() < 62000
+        assert answers.min() < 40000
+        assert answers.max() > 70000
+    texts = Examples((["a low", "b high"],), None, None, "", np.arange(2))
+    served = ServedModel(run.model, run.tasks, run.encoder.tokenizer, 16, "text").signatures("{}")[0]
+    expected = predict_examples(Predictor(run.model, run.config.data), run.tasks[0], run.encoder.tokenizer, texts)
+    scores = served["pay"](text=tf.constant(["a low", "b high"]))["score"].numpy()
+    assert scores.tolist() == pytest.approx([row["score"] for row in expected], rel=1e-5)
+
+    capsys.readouterr()
+    run_experiment(config, tmp_path / "run", verbose=0)
+    assert "warning" not in capsys.readouterr().err  # it has been said
+    far = mtdnn.load_config(tmp_path / "pay.yaml", ["optimizer.learning_rate=1e30", "optimizer.clip_norm=0"])
+    with pytest.raises(mtdnn.UserError, match=r"No checkpoint was saved\. To start over with a lower rate") as raised:
+        run_experiment(far, tmp_path / "my run", command=COMMAND.format("my run"), verbose=0)
+    assert shlex.split(re.search("`(.*)`", str(raised.value))[1])[-4:] == [
+        "--set=training.epochs=4",
+        "--set=optimizer.learning_rate=5e-05",
+        "--set=optimizer.clip_norm=1.0",
+        "--fresh",
+    ]
 
 
 def test_fresh_starts_over(experiment, tmp_path):

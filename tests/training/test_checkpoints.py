@@ -14,7 +14,7 @@ from mtdnn_tf.config import select_tasks
 from mtdnn_tf.evaluation.runs import build_run_model
 from mtdnn_tf.experiment import run_experiment
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.checkpoints import State, load_model, model_parts, save
+from mtdnn_tf.training.checkpoints import State, load_model, model_parts, save, score_ranges
 from tests.small import TINY
 
 
@@ -28,7 +28,7 @@ def _build(path, tasks=None, overrides=(), seed=1):
 
 def _save(path, model, tasks):
     labels = {task.name: list(task.labels) for task in tasks}
-    return save(path, model_parts(model, tasks), State(1, 0, 10, labels))
+    return save(path, model_parts(model, tasks), State(1, 0, 10, labels, ranges=score_ranges(tasks)))
 
 
 def _same(model, other, tasks):
@@ -99,6 +99,20 @@ def test_labels_in_another_order_are_refused(experiment, tmp_path):
     other, others = _build(experiment, ["mood"], ["tasks.mood.labels=[positive, negative]"])
     with pytest.raises(mtdnn.UserError, match="'mood' was trained with labels"):
         load_model(tmp_path / "saved", other, others)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("[0, 5]", "[0, 500]"), ("[0, 500]", "[0, 5]"), ("[0, 500]", "[-500, 500]"), ("[0, 500]", "null")],
+)
+def test_scores_on_another_scale_are_refused(experiment, tmp_path, before, after):
+    model, tasks = _build(experiment, ["close"], [f"tasks.close.range={before}"])
+    _save(tmp_path / "saved", model, tasks)
+    other, others = _build(experiment, ["close"], [f"tasks.close.range={after}"])
+    with pytest.raises(mtdnn.UserError, match=r"'close' was trained on scores .* keep tasks\.close\.range"):
+        load_model(tmp_path / "saved", other, others)
+    model, tasks = _build(experiment, ["close"], [f"tasks.close.range={before}"])
+    load_model(tmp_path / "saved", model, tasks)
 
 
 def test_weights_of_another_size_are_refused_and_nothing_is_assigned(experiment, tmp_path):

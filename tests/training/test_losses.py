@@ -125,16 +125,20 @@ def test_weights_become_numbers_for_every_label():
         task_loss(_weighted("balanced"))
 
 
+def _regression(ends):
+    return TaskSpec("close", "regression", ("text",), range=ends, loss="mean_squared_error")
+
+
 @pytest.mark.parametrize("ends", [(20000, 90000), (-1e9, 1e9), (0, 0.01), (1e6, 1e6 + 1000)])
 def test_far_scores_give_the_loss_of_the_same_scores_from_minus_one_to_one(ends):
     low, high = ends
     units, outputs = np.array([-1.0, 0.5, 1.0]), np.array([0.25, 0.25, -0.5])
     scores, logits = (low + (each + 1) / 2 * (high - low) for each in (units, outputs))
-    loss = task_loss(TaskSpec("pay", "regression", ("text",), range=(float(low), float(high))))
+    loss = task_loss(_regression((float(low), float(high))))
     found = loss(tf.constant(logits[:, np.newaxis], tf.float32), _batch(scores))
     assert float(found) == pytest.approx(np.mean((units - outputs) ** 2), rel=1e-3)
 
 
 @pytest.mark.parametrize("ends", [None, (0, 5), (1, 5), (0, 10), (-1, 1), (0, 1)])
 def test_near_scores_are_learnt_raw(ends):
-    assert task_loss(TaskSpec("close", "regression", ("text",), range=ends)) is mean_squared_error
+    assert task_loss(_regression(ends)) is mean_squared_error
