@@ -105,6 +105,11 @@ def _totals(plan: Mapping[str, Any]) -> list[str]:
             for name, task in plan["tasks"].items()
             if "class_weights" in task
         ),
+        *(
+            "scores of {}: {:g} to {:g}, learnt as -1 to 1".format(_short(name), *task["scaled_range"])
+            for name, task in plan["tasks"].items()
+            if "scaled_range" in task
+        ),
         f"padding: {_percent(plan['padding'])} of all positions",
         f"memory, estimated: {plan['memory_gb']} GB (the process's peak, on a CPU)",
     ]

@@ -44,7 +44,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         - `tasks` {name: `type`, `head` (with `head_of`: that task's name), `batch_size`, `examples` (trained; ranking:
           queries), `steps_per_epoch` (of the first epoch), `steps_per_epoch_min`, `steps_per_epoch_max`, `steps` (of the run),
           `probability` (share of the run's steps), `passes` (how often the run sees the task's data), `buckets`, `splits`};
-        - of a task with class weights `class_weights` {label: weight};
+        - of a task with class weights `class_weights` {label: weight}; of one whose scores are learnt as -1 to 1 `scaled_range`
+          [low, high];
         - of a trained task `buckets`: `batches` {padded length: batches of the first epoch}, `padding`, `padding_unsorted`:
           see `bucket_summary`;
         - `splits` {train, dev, test where there: `examples` (ranking: queries), `rows`, `labels` (see `label_balance`; None:
@@ -136,17 +137,20 @@ def _training_plan(
     if name not in mixture.tokenized:
         return {"examples": 0, "passes": 0.0}
     batch_size = task.batch_size or config.data.batch_size
-    weights = with_class_weights(task, mixture.tokenized[name].labels).class_weights
     return {
         "examples": mixture.example_counts[name],
         "passes": round(steps / mixture.batch_counts[name], 2),
         "buckets": bucket_summary(used[name], mixture.tokenized[name], batch_size),
-        **(
-            {"class_weights": {label: round(weight, 4) for label, weight in weights.items()}}
-            if isinstance(weights, Mapping)
-            else {}
-        ),
+        **_loss_plan(task, mixture),
     }
+
+
+def _loss_plan(task: TaskSpec, mixture: Mixture) -> dict[str, Any]:
+    """Describe what makes the task's loss differ from that of its type."""
+    weights = with_class_weights(task, mixture.tokenized[task.name].labels).class_weights
+    if isinstance(weights, Mapping):
+        return {"class_weights": {label: float(f"{weight:.4g}") for label, weight in weights.items()}}
+    return {} if task.score_map is None else {"scaled_range": list(task.range or ())}
 
 
 def _time_plan(

@@ -167,6 +167,18 @@ EXPECTED = [
 ]
 
 
+def test_weights_and_scale_of_a_loss_are_shown(small):
+    changes = ["tasks.mood.class_weights=balanced", "tasks.close.range=[0, 100]"]
+    config = mtdnn.load_config(small[0].tasks["mood"].train.path.replace("mood.tsv", "small.yaml"), changes)
+    plan = make_plan(select_tasks(config, ["mood", "close"]), timed=False)
+    assert plan["tasks"]["mood"]["class_weights"] == {"negative": 1.0, "positive": 1.0}
+    assert plan["tasks"]["close"]["scaled_range"] == [0.0, 100.0]
+    table = plan_table(plan)
+    assert "class weights of mood: negative 1, positive 1" in table
+    assert "scores of close: 0 to 100, learnt as -1 to 1" in table
+    assert "scores from 0.5 to 5 span 4.5 % of the range" in " ".join(table.split())
+
+
 @pytest.mark.parametrize("expected", EXPECTED, ids=[f"{kind}-{task}" for kind, task, _, _ in EXPECTED])
 def test_what_is_wrong_is_said(warned, expected):
     kind, task, split, words = expected
