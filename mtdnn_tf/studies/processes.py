@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ class Processes:
             said = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
             why = f": {_last_line(output, before)}" if output else ""
             raise UserError(
-                f"python -m {' '.join(words)}: ended with {said}{why}; what is finished is kept, the same command goes on"
+                f"python -m {shlex.join(words)}: ended with {said}{why}; what is finished is kept, the same command goes on"
             )
 
     def _wait(self, words: Sequence[str], output: Path | None) -> int:

@@ -37,7 +37,9 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._give_back()
         if self.received is not None and error is None:
-            raise Interrupted(self.received, "stopped after training; the same command goes on")
+            raise Interrupted(
+                self.received, "stopped after training, which is saved; the same command without --fresh scores the run"
+            )
 
     def _give_back(self) -> None:
         for number, previous in self._previous.items():
