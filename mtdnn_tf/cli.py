@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -53,12 +54,6 @@ def config_from_flags() -> ExperimentConfig:
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
 
 
-def common_arguments() -> list[str]:
-    """Return those flags of the command line that every training command takes, as they were given."""
-    given = [flags.FLAGS[name] for name in ("config", "task_file", "model_dir", *CHANGES)]
-    return [line for flag in given if flag.present for line in flag.serialize().splitlines()]
-
-
 def refuse_flags(reason: str, names: Sequence[str] = CHANGES) -> None:
     """Refuse common flags that an entry point does not read.
 
@@ -85,6 +80,17 @@ def overrides_from_flags() -> list[str]:
         "runtime.deterministic": _DETERMINISTIC.value,
     }
     return [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
+
+
+def command(module: str, *words: str) -> str:
+    """Return a command of this package as a shell takes it, whatever characters its words hold."""
+    return shlex.join(["python", "-m", f"mtdnn_tf.{module}", *words])
+
+
+def flags_of_config() -> list[str]:
+    """Return the common flags of this command that another command takes to the same configuration and directory."""
+    given = [flags.FLAGS[name] for name in ("config", "task_file", "model_dir", *CHANGES) if flags.FLAGS[name].present]
+    return [word for flag in given for word in flag.serialize().split("\n")]
 
 
 def file_of_several_runs(example: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from absl import flags
 
 from mtdnn_tf import cli
-from mtdnn_tf.commands import command_line
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.run_files import PREDICTIONS_FOLDER, split_scores_file
 
@@ -106,8 +105,8 @@ def score_run(split: str) -> None:
     if _SCORE_FILES.value:
         print(f"in the original program's layout: {_SCORE_FILES.value}")
     if not any(task.type in DOCUMENT_TYPES for task in run.tasks):
-        export = command_line("export", f"--model_dir={model_dir}", f"--output_dir=served/{model_dir.name}")
-        print(f"next:\n  {export}")
+        words = [f"--model_dir={model_dir}", f"--output_dir=served/{model_dir.name}"]
+        print(f"next:\n  {cli.command('export', *words)}")
 
 
 if __name__ == "__main__":

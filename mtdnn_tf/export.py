@@ -7,7 +7,6 @@ import shlex
 from absl import flags
 
 from mtdnn_tf import cli
-from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -60,9 +59,9 @@ def main() -> None:
     if missing := missing_warmup(path):
         print(missing)
     print("next:")
-    print(f"  saved_model_cli show --dir {shlex.quote(str(path))} --all")
+    print(f"  {shlex.join(['saved_model_cli', 'show', '--dir', str(path), '--all'])}")
     if kind == "text":
-        print(f"  {command_line('predict', f'--saved_model={path}', f'--task={run.tasks[0].name}', '--input=-')}")
+        print(f"  {cli.command('predict', f'--saved_model={path}', f'--task={run.tasks[0].name}', '--input=-')}")
     print("  export/README.md tells how to serve it")
 
 

@@ -10,7 +10,6 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
-from mtdnn_tf.commands import command_line, setting
 from mtdnn_tf.run_files import ENCODER_FOLDER
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
@@ -23,7 +22,7 @@ def main() -> None:
     from mtdnn_tf.evaluation.report import score_table
     from mtdnn_tf.pretraining import run_pretraining
 
-    command = command_line("pretrain", *sys.argv[1:])
+    command = cli.command("pretrain", *sys.argv[1:])
     outcome, baseline = run_pretraining(config, model_dir, fresh=_FRESH.value, command=command)
     if not outcome.is_chief:
         return
@@ -34,8 +33,8 @@ def main() -> None:
     )
     print(f"run: {model_dir}  (report.html, scores.json, baseline.json, best/ with heads)")
     print(f"encoder: {model_dir / ENCODER_FOLDER}  (Hugging Face layout, no heads)")
-    print("next:")
-    print(f"  {command_line('train', '--config=FILE', setting('encoder.source', model_dir / ENCODER_FOLDER))}")
+    encoder = f"--set=encoder.source={model_dir / ENCODER_FOLDER}"
+    print(f"next:\n  {cli.command('train', '--config=FILE', encoder)}")
 
 
 if __name__ == "__main__":

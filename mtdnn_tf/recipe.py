@@ -10,7 +10,6 @@ from __future__ import annotations
 from absl import flags
 
 from mtdnn_tf import cli
-from mtdnn_tf.commands import command_line
 from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.studies.planned import Grid, plan_runs
 from mtdnn_tf.studies.progress import Ledger, states_of, summary
@@ -48,8 +47,8 @@ def main() -> None:
     print("\nruns, each with report.html and scores.json:")
     for run in runs:
         print(f"  {run.directory}")
-    export = command_line("export", f"--model_dir={runs[-1].directory}", f"--output_dir=served/{model_dir.name}")
-    print(f"next:\n  {export}")
+    words = [f"--model_dir={runs[-1].directory}", f"--output_dir=served/{model_dir.name}"]
+    print(f"next:\n  {cli.command('export', *words)}")
 
 
 if __name__ == "__main__":

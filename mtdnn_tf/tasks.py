@@ -300,8 +300,6 @@ def _check_range(where: str, low: float, high: float) -> None:
 def _check_class_weights(where: str, task: TaskConfig, labels: Sequence[str]) -> None:
     if not labels:
         raise _no_effect(where, task)
-    if task.head_of is not None:
-        raise UserError(f"{where}: a task with head_of is not trained; set it at tasks.{task.head_of}")
     for label in task.class_weights if isinstance(task.class_weights, Mapping) else ():
         if label not in labels:
             raise UserError(unknown_name(f"{where}.{label}", "label", label, labels))

@@ -10,7 +10,6 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
-from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.task_types import DOCUMENT_TYPES
@@ -48,16 +47,16 @@ def main() -> None:
     from mtdnn_tf.training.profiling import parse_steps
 
     profile = parse_steps(_PROFILE.value) if _PROFILE.value is not None else None
-    command = command_line("train", *sys.argv[1:])
+    command = cli.command("train", *sys.argv[1:])
     outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command, profile=profile)
     if not outcome.is_chief:
         return
     print(f"\n{score_table(outcome.scores, outcome.run.tasks)}\n")
     print(f"run: {model_dir}  (report.html, MODEL_CARD.md, scores.json, best/, logs/ for TensorBoard)")
+    run, task = f"--model_dir={model_dir}", outcome.run.tasks[0].name
     print("next:")
-    run = f"--model_dir={model_dir}"
-    print(f"  {command_line('predict', run, f'--task={outcome.run.tasks[0].name}', '--input=-')}")
-    print(f"  {command_line('export', run, f'--output_dir=served/{model_dir.name}')}")
+    print(f"  {cli.command('predict', run, f'--task={task}', '--input=-')}")
+    print(f"  {cli.command('export', run, f'--output_dir=served/{model_dir.name}')}")
 
 
 if __name__ == "__main__":
