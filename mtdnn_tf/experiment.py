@@ -50,6 +50,7 @@ from mtdnn_tf.run_files import (
     VOCABULARY_FILE,
 )
 from mtdnn_tf.seeds import derive_seed
+from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
@@ -310,7 +311,8 @@ def _warn_of_data(tasks: Sequence[TaskSpec], mixture: Mixture, scorer: SplitScor
     """Print what a plan would warn of, as far as the tokenised splits tell it; rows left out are reported on their own."""
     splits = [("train", split) for split in mixture.tokenized.values()]
     splits += [(scorer.split, split) for _, split in scorer.splits]
-    for warning in find_warnings(tasks, [facts_of(*each) for each in splits], step_shares(mixture)):
+    facts = [facts_of(*each) for each in splits if each[1].task.type not in DOCUMENT_TYPES]
+    for warning in find_warnings(tasks, facts, step_shares(mixture)):
         if warning.kind != "skipped":
             print(f"warning: {warning.message}", file=sys.stderr, flush=True)
 

@@ -20,6 +20,7 @@ from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, is_near_unit_scale
 
 FEW_EXAMPLES = 5  # a class with fewer is hardly learnt
+LISTED = 3  # labels that get a line each
 MAJORITY = 0.8  # share of one class
 RARE_CLASS = 0.1  # of the share that each class would have if all had the same
 UNUSED = 0.05  # share of its range that a task's scores span
@@ -124,18 +125,35 @@ def _class_counts(found: SplitFacts | None) -> dict[str, int]:
 
 
 def _missing_class(view: View) -> Messages:
-    for label, count in _class_counts(view.splits.get("train")).items():
-        if count < FEW_EXAMPLES:
-            some = "no example" if count == 0 else "1 example" if count == 1 else f"{count} examples"
-            yield "train", f"label {label!r} has {some}; add some, or take it out of labels"
+    counts = _class_counts(view.splits.get("train"))
+    few = {label: count for label, count in counts.items() if count < FEW_EXAMPLES}
+    if len(few) > LISTED:
+        first = next(iter(few))
+        yield (
+            "train",
+            f"{len(few):,} of {len(counts):,} labels have fewer than {FEW_EXAMPLES} examples (first: {first!r} with {few[first]}); add "
+            "some, or take them out of labels",
+        )
+        return
+    for label, count in few.items():
+        some = "no example" if count == 0 else "1 example" if count == 1 else f"{count} examples"
+        yield "train", f"label {label!r} has {some}; add some, or take it out of labels"
 
 
 def _untrained_label(view: View) -> Messages:
     trained = _class_counts(view.facts[view.task.head_of or view.task.name].get("train"))
     for split in ("dev", "test"):
-        for label, count in _class_counts(view.splits.get(split)).items():
-            if count and trained.get(label) == 0:
-                yield split, f"label {label!r} is in {_rows(count)} here, in none of train; they can't be learnt"
+        counts = _class_counts(view.splits.get(split))
+        new = {label: count for label, count in counts.items() if count and trained.get(label) == 0}
+        if len(new) > LISTED:
+            rows = _rows(sum(new.values()))
+            yield (
+                split,
+                f"{len(new):,} labels (first: {next(iter(new))!r}) are in {rows} here, in none of train; they can't be learnt",
+            )
+            continue
+        for label, count in new.items():
+            yield split, f"label {label!r} is in {_rows(count)} here, in none of train; they can't be learnt"
 
 
 def _majority(view: View) -> Messages:
@@ -156,13 +174,16 @@ def _majority(view: View) -> Messages:
 def _rare_class(view: View) -> Messages:
     counts = _class_counts(view.splits.get("train"))
     rows = sum(counts.values())
-    for label, count in counts.items():
-        if view.task.class_weights is None and 0 < count < RARE_CLASS * rows / len(counts):
-            yield (
-                "train",
-                f"label {label!r} has {_rows(count)} of {rows:,} ({_percent(count / rows)}) and may never be predicted; to give rare "
-                f"classes more weight, set tasks.{view.task.name}.class_weights to balanced, or to a weight for each label",
-            )
+    rare = {label: count for label, count in counts.items() if 0 < count < RARE_CLASS * rows / len(counts)}
+    if not rare or view.task.class_weights is not None:
+        return
+    label = min(rare, key=rare.__getitem__)
+    others = "" if len(rare) == 1 else f", {len(rare) - 1:,} other label{'' if len(rare) == 2 else 's'} little more,"
+    yield (
+        "train",
+        f"label {label!r} has {_rows(rare[label])} of {rows:,} ({_percent(rare[label] / rows)}){others} and may never be predicted; to "
+        f"give rare classes more weight, set tasks.{view.task.name}.class_weights to balanced, or to a weight for each label",
+    )
 
 
 def _no_positive(view: View) -> Messages:
