@@ -22,15 +22,22 @@ from mtdnn_tf.commands import changed, command_line, free_directory, is_command,
 from mtdnn_tf.config import ExperimentConfig, OptimizerConfig, config_differences, config_to_dict, dump_config
 from mtdnn_tf.data.inspection import facts_of
 from mtdnn_tf.data.mixing import Mixture, build_mixture
-from mtdnn_tf.data.words import WordTokenizer
 from mtdnn_tf.errors import NotFiniteError, UserError
 from mtdnn_tf.evaluation.evaluate import SplitScorer
 from mtdnn_tf.evaluation.model_card import write_model_card
 from mtdnn_tf.evaluation.predictions import write_predictions
 from mtdnn_tf.evaluation.report import write_report, write_scores
-from mtdnn_tf.evaluation.runs import Run, build_run_model, find_weights, read_run_config
+from mtdnn_tf.evaluation.runs import (
+    Run,
+    build_run_model,
+    find_weights,
+    kept_encoder,
+    read_run_config,
+    vocabulary_now,
+)
 from mtdnn_tf.files import clear_leftovers, write_text_atomically
 from mtdnn_tf.locks import LOCK_FILE, DirectoryLock
+from mtdnn_tf.modeling.saving import write_description
 from mtdnn_tf.plan_warnings import find_warnings, step_shares
 from mtdnn_tf.provenance import header
 from mtdnn_tf.resuming import restore, take_over
@@ -38,6 +45,7 @@ from mtdnn_tf.run_files import (
     CARD_FILE,
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
+    ENCODER_FILE,
     FILES,
     FOLDERS,
     LOGS_FOLDER,
@@ -206,7 +214,7 @@ def run_experiment(
     with DirectoryLock(model_dir) as lock:
         # An old run's is taken at once, before the minutes that the data may take.
         distribution.on_chief(lambda: lock.acquire() if (model_dir / CONFIG_FILE).is_file() else None)
-        run, mixture, scorer, trainer = _assemble(config, model_dir, distribution)
+        run, mixture, scorer, trainer = _assemble(config, model_dir, distribution, fresh)
         if profile:
             check_steps(profile, _total_updates(config, mixture))
         distribution.on_chief(lambda: take_over(run, fresh))
@@ -280,11 +288,15 @@ def _advice_after_divergence(run: Run, command: str) -> str:
 
 
 def _assemble(
-    config: ExperimentConfig, model_dir: Path, distribution: Distribution
+    config: ExperimentConfig, model_dir: Path, distribution: Distribution, fresh: bool
 ) -> tuple[Run, Mixture, SplitScorer, MultiTaskTrainer]:
-    """Build model, data and trainer: everything that can be wrong with the input is found before the directory is touched."""
+    """Build model, data and trainer: everything that can be wrong with the input is found before the directory is touched.
+
+    A run that has checkpoints needs the source of its encoder no more.
+    """
     with distribution.scope():
-        model, tasks, encoder = build_run_model(config)
+        kept = None if fresh or not _has_checkpoints(model_dir) else kept_encoder(model_dir, config)
+        model, tasks, encoder = build_run_model(config, kept)
     distribution.prepare_model(model)
     mixture = build_mixture(tasks, encoder, config)
     scorer = SplitScorer(model, tasks, encoder.tokenizer, config.data, distribution=distribution)
@@ -300,10 +312,13 @@ def _open_directory(
     run: Run, mixture: Mixture, scorer: SplitScorer, fresh: bool, lock: DirectoryLock, command: str
 ) -> None:
     prepare_directory(run.config, run.model_dir, fresh, lock, command)
-    _keep_vocabulary(run)
+    resumes = _has_checkpoints(run.model_dir)
+    if resumes:
+        _refuse_other_words(run)
+    write_description(run.encoder, run.model_dir / ENCODER_FILE, run.model_dir / VOCABULARY_FILE)
     write_text_atomically(run.model_dir / TASKS_FILE, dump_tasks(run.tasks))
     _tell_skipped(run.model_dir / SKIPPED_FILE, mixture, scorer)
-    if not checkpoints.steps_saved(run.model_dir / CHECKPOINTS_FOLDER):  # a run that resumes has said it
+    if not resumes:  # a run that resumes has said it
         _warn_of_data(run.tasks, mixture, scorer)
 
 
@@ -317,17 +332,17 @@ def _warn_of_data(tasks: Sequence[TaskSpec], mixture: Mixture, scorer: SplitScor
             print(f"warning: {warning.message}", file=sys.stderr, flush=True)
 
 
-def _keep_vocabulary(run: Run) -> None:
-    """Write the words of an encoder that reads words, or make sure that they are still those that the run was begun with."""
-    if not isinstance(run.encoder.tokenizer, WordTokenizer):
-        return
-    path, content = run.model_dir / VOCABULARY_FILE, "".join(f"{word}\n" for word in run.encoder.tokenizer.vocab)
-    if not path.is_file():
-        write_text_atomically(path, content)
-    elif path.read_text(encoding="utf-8") != content:
+def _has_checkpoints(model_dir: Path) -> bool:
+    return bool(checkpoints.steps_saved(model_dir / CHECKPOINTS_FOLDER))
+
+
+def _refuse_other_words(run: Run) -> None:
+    """Make sure that the words of an encoder that reads words are still those that the run was begun with."""
+    words = vocabulary_now(run.config, run.tasks)
+    if words is not None and tuple(words) != run.encoder.tokenizer.vocab:
         raise UserError(
-            f"{path}: the texts, or the run that this one started from, hold other words now than when it began; put them back, or "
-            "start over with --fresh"
+            f"{run.model_dir / VOCABULARY_FILE}: the texts, or the run that this one started from, hold other words now than when it "
+            "began; put them back, or start over with --fresh"
         )
 
 

@@ -6,7 +6,8 @@ from mtdnn_tf.config_paths import SPLITS
 
 CONFIG_FILE = "config.yaml"
 TASKS_FILE = "tasks.yaml"
-VOCABULARY_FILE = "vocab.txt"  # of a run whose encoder reads words
+VOCABULARY_FILE = "vocab.txt"  # the tokens of the encoder
+ENCODER_FILE = "encoder.json"  # what else rebuilds the encoder without its source
 METRICS_FILE = "metrics.jsonl"
 SCORES_FILE = "scores.json"  # development scores of the best model, which training writes
 REPORT_FILE = "report.html"
@@ -36,6 +37,7 @@ FILES = (
     CONFIG_FILE,
     TASKS_FILE,
     VOCABULARY_FILE,
+    ENCODER_FILE,
     METRICS_FILE,
     SCORES_FILE,
     REPORT_FILE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,6 +28,10 @@ class WordTokenizer(Tokenizer):
         """Take the vocabulary in id order, special tokens included; see `Tokenizer`. Accents stay by default."""
         super().__init__(vocab, lowercase, bool(strip_accents))
 
+    def get_config(self) -> dict[str, Any]:
+        """See `Tokenizer`."""
+        return {"lowercase": self.lowercase, "strip_accents": self.strip_accents}
+
     @property
     def fingerprint(self) -> str:
         """A hash of everything that decides which ids a text gets."""
@@ -34,6 +39,9 @@ class WordTokenizer(Tokenizer):
 
     def _normalised(self, texts: tf.Tensor) -> tf.Tensor:
         return clean(texts, self.lowercase, self.strip_accents)
+
+    def _split(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        return tf.strings.split(texts)
 
 
 def build_vocabulary(texts: Iterable[Sequence[str]], min_count: int = 1) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.bert import no_bert
 from mtdnn_tf.modeling.encoders import Encoder, load_encoder
 from mtdnn_tf.modeling.model import build_model_from_config
+from mtdnn_tf.modeling.saving import read_description, reads_words
 from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
-from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, VOCABULARY_FILE
+from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, ENCODER_FILE, VOCABULARY_FILE
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, load_tasks
 from mtdnn_tf.training import checkpoints
@@ -40,26 +41,28 @@ class Run:
 
 
 def build_run_model(
-    config: ExperimentConfig, vocabulary: Sequence[str] | None = None
+    config: ExperimentConfig, encoder: Encoder | None = None
 ) -> tuple[keras.Model, tuple[TaskSpec, ...], Encoder]:
     """Build what a configuration describes, with the encoder's own weights and fresh heads.
 
     Args:
         config: the experiment.
-        vocabulary: of an encoder on words that is opened again, whose word vectors are those of a checkpoint; None: what its
-            source names, or the words of the run that it starts from, or of the tasks.
+        encoder: of a run that is opened again, from `kept_encoder`; None: what the configuration's source names.
 
     Raises:
         UserError: bad tasks, an encoder that can't be loaded or does not suit them, or settings that do not go together.
     """
     tasks = load_tasks(config)
-    source = config.encoder.source if vocabulary is None else without_vectors(config.encoder.source)
-    words = words_settings(source)
+    words = words_settings(config.encoder.source)
     if words is not None and any(task.type in DOCUMENT_TYPES for task in tasks):
         raise no_bert("pre-training")
-    if words is not None and vocabulary is None:
-        vocabulary = _vocabulary(config, tasks, words)
-    encoder = load_encoder(source, dropout=config.encoder.dropout, seed=config.training.seed, vocabulary=vocabulary)
+    if encoder is None:
+        encoder = load_encoder(
+            config.encoder.source,
+            dropout=config.encoder.dropout,
+            seed=config.training.seed,
+            vocabulary=None if words is None else _vocabulary(config, tasks, words),
+        )
     if config.data.max_length > encoder.max_positions:
         raise UserError(
             f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
@@ -78,8 +81,11 @@ def build_run_model(
 
 def _vocabulary(config: ExperimentConfig, tasks: Sequence[TaskSpec], words: Mapping[str, Any]) -> Sequence[str]:
     """Return the words of a new run: those of the run that it starts from, whose vectors it takes over; else as its source says."""
-    path = Path(config.training.init_from or "") / VOCABULARY_FILE
-    known = WordTokenizer.from_file(path).vocab if config.training.init_from and path.is_file() else None
+    earlier = Path(config.training.init_from or "")
+    has_words = (
+        config.training.init_from and (earlier / VOCABULARY_FILE).is_file() and reads_words(earlier / ENCODER_FILE)
+    )
+    known = WordTokenizer.from_file(earlier / VOCABULARY_FILE).vocab if has_words else None
     if not words["vocab"]:
         return known or vocabulary_of_tasks(tasks, words["min_count"])
     named = WordTokenizer.from_file(words["vocab"]).vocab
@@ -89,6 +95,15 @@ def _vocabulary(config: ExperimentConfig, tasks: Sequence[TaskSpec], words: Mapp
             "leave `vocab` out: that run's words are taken"
         )
     return named
+
+
+def vocabulary_now(config: ExperimentConfig, tasks: Sequence[TaskSpec]) -> Sequence[str] | None:
+    """Return the words that a run of this configuration would have if it began now; None: its encoder reads none, or files are gone."""
+    words = words_settings(config.encoder.source)
+    if words is None:
+        return None
+    needed = [words["vocab"], config.training.init_from]
+    return _vocabulary(config, tasks, words) if all(Path(path).exists() for path in needed if path) else None
 
 
 def uses_fused_pass(runtime: RuntimeConfig) -> bool:
@@ -119,16 +134,28 @@ def load_run(model_dir: str | Path) -> Run:
     model_dir = Path(model_dir)
     config = read_run_config(model_dir)
     weights = find_weights(model_dir)
-    model, tasks, encoder = build_run_model(config, _read_vocabulary(model_dir, config))
+    model, tasks, encoder = build_run_model(config, kept_encoder(model_dir, config))
     checkpoints.load_model(weights, model, tasks)
     return Run(model, tasks, encoder, config, model_dir)
 
 
-def _read_vocabulary(model_dir: Path, config: ExperimentConfig) -> Sequence[str] | None:
-    """Return the words of a run whose encoder reads words."""
-    if words_settings(config.encoder.source) is None:
+def kept_encoder(model_dir: Path, config: ExperimentConfig) -> Encoder | None:
+    """Return the encoder of a run as its directory describes it, with weights for a checkpoint to replace.
+
+    Returns:
+        None where an older version of this program wrote the directory: its encoder is built from its source.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    settings, vocabulary, source = model_dir / ENCODER_FILE, model_dir / VOCABULARY_FILE, config.encoder.source
+    dropout, seed = config.encoder.dropout, config.training.seed
+    if settings.is_file():
+        return read_description(settings, vocabulary, source=source, dropout=dropout, seed=seed)
+    if words_settings(source) is None:
         return None
-    return WordTokenizer.from_file(model_dir / VOCABULARY_FILE).vocab
+    words = WordTokenizer.from_file(vocabulary).vocab
+    return load_encoder(without_vectors(source), dropout=dropout, seed=seed, vocabulary=words)
 
 
 def read_run_config(model_dir: str | Path) -> ExperimentConfig:

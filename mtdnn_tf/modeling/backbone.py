@@ -126,6 +126,11 @@ class EncoderBackbone:
         raise NotImplementedError
 
 
+def segment_rows(segment_ids: Any, num_segments: int) -> Any:
+    """Return the row of the segment table at each position: row 0 for both texts where an encoder knows one type of segment."""
+    return ops.zeros_like(segment_ids) if num_segments == 1 else segment_ids
+
+
 def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
     """Put tokens `[batch, k, d]` in the place of column 0 of `x` `[batch, length, d]`; all positions may attend to them.
 

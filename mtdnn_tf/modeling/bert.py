@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first
+from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, segment_rows, shares_among_first
 from mtdnn_tf.modeling.fused import FusedBert
 from mtdnn_tf.modeling.inference import BertInference
 from mtdnn_tf.modeling.weights import Weights
@@ -38,7 +38,8 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
     """`keras_hub.models.BertBackbone` whose activation and LayerNorm epsilon are arguments and part of the config.
 
-    Inputs and outputs are those of `EncoderBackbone`; `pooled_output` is the tanh pooler on [CLS].
+    Inputs and outputs are those of `EncoderBackbone`; `pooled_output` is the tanh pooler on [CLS]. An encoder with one type of
+    segment gives it to both texts of a pair, as it was trained.
 
     KerasHub fixes tanh-approximate GELU and 1e-12 (its `BertBackbone`), whatever the checkpoint says; PyTorch BERTs use
     the erf form. tests/modeling/test_encoders.py tells when the attributes that are set here are renamed.
@@ -63,6 +64,7 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
     def reference_pass(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> Outputs:
         """Return the outputs of KerasHub's graph, or of its layers where first tokens are given."""
         if first_tokens is None:
+            inputs = {**inputs, "segment_ids": segment_rows(inputs["segment_ids"], self.num_segments)}
             outputs: Outputs = keras_hub.models.BertBackbone.call(self, inputs, training=training)
             return outputs
         x, mask = self._embedded(inputs, first_tokens, training)
@@ -82,7 +84,7 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
     def _embedded(self, inputs: Mapping[str, Any], first_tokens: Any, training: bool | None) -> tuple[Any, Any]:
         """Return the first layer's input `[batch, k + length - 1, d]` and its padding mask."""
         tokens = self.token_embedding(inputs["token_ids"])
-        segments = self.segment_embedding(inputs["segment_ids"])
+        segments = self.segment_embedding(segment_rows(inputs["segment_ids"], self.num_segments))
         x = self.embeddings_layer_norm(self.embeddings_add((tokens, self.position_embedding(tokens), segments)))
         x, mask = put_first(first_tokens, x, inputs["padding_mask"])
         return self.embeddings_dropout(x, training=training), mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,16 @@ from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.modeling.bert import BertEncoder
 from mtdnn_tf.modeling.pretrained import (
     ORIGINAL_LAYOUT,
+    check_finite,
+    check_sizes,
     copy_tensors,
     huggingface_layout,
     open_checkpoint,
     open_safetensors,
+    open_sharded_safetensors,
+    read_json,
 )
+from mtdnn_tf.modeling.tokenizer_files import read_tokenizer
 
 # Activation names of checkpoints, and which of `bert.ACTIVATIONS` each one is.
 HIDDEN_ACTS = {
@@ -57,9 +61,20 @@ class Loaded(NamedTuple):
 class DirectoryForm:
     """One way in which weights lie in a directory: its files (patterns), and who reads them."""
 
-    required: tuple[str, ...]
+    required: tuple[tuple[str, ...], ...]  # of each, one of several patterns
     optional: tuple[str, ...]
     load: Callable[[Path, float], Loaded]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """All patterns of its files."""
+        return (*(pattern for each in self.required for pattern in each), *self.optional)
+
+    def missing(self, directory: Path) -> list[str]:
+        """Return what a directory lacks of it, in words."""
+        return [
+            " or ".join(each) for each in self.required if not any(any(directory.glob(pattern)) for pattern in each)
+        ]
 
 
 def load_directory(directory: Path, dropout: float) -> Loaded:
@@ -68,38 +83,51 @@ def load_directory(directory: Path, dropout: float) -> Loaded:
     Raises:
         UserError: files are missing or damaged, or it is no BERT.
     """
-    missing = {
-        title: [pattern for pattern in form.required if not any(directory.glob(pattern))]
-        for title, form in DIRECTORY_FORMS.items()
-    }
+    missing = {title: form.missing(directory) for title, form in DIRECTORY_FORMS.items()}
     for title, files in missing.items():
         if not files:
             return DIRECTORY_FORMS[title].load(directory, dropout)
-    lacking = "; ".join(f"for a {title}, {', '.join(files)}" for title, files in missing.items())
-    raise UserError(f"{directory}: holds no complete encoder. Missing files: {lacking}.")
+    fewest = min(map(len, missing.values()))
+    lacking = "; ".join(
+        f"of the {title}, {', '.join(files)}" for title, files in missing.items() if len(files) == fewest
+    )
+    raise UserError(f"{directory}: holds no complete encoder. {_advice(directory)}Missing files: {lacking}.")
+
+
+def _advice(directory: Path) -> str:
+    """Say which files of another program a directory holds and what makes an encoder of them, or where inside it one is."""
+    for path in sorted(path for path in directory.iterdir() if path.is_dir()):
+        if any(not form.missing(path) for form in DIRECTORY_FORMS.values()):
+            return f"The folder {path.name} in it does: name {path}. "
+    for pattern, advice in _OTHER_PROGRAMS.items():
+        found = next(iter(sorted(directory.glob(pattern))), None)
+        if found is not None:
+            return f"It holds {found.relative_to(directory)}: {advice.format(directory=str(directory))}. "
+    return ""
 
 
 def _load_huggingface(directory: Path, dropout: float) -> Loaded:
-    config = _read_json(directory / "config.json")
-    for key, expected in _FIXED.items():
-        if config.get(key, expected) != expected:
-            raise UserError(
-                f"{directory / 'config.json'}: {key} must be {expected!r}: only BERT encoders can be loaded. "
-                f"Received: {config[key]!r}"
-            )
-    backbone = build_backbone(config, directory / "config.json", dropout)
-    file = open_safetensors(directory / "model.safetensors")
-    has_pooler = copy_tensors(file, huggingface_layout(file.shapes), backbone)
-    return Loaded(backbone, _read_tokenizer(directory, lowercase=True), has_pooler)
+    path = directory / "config.json"
+    config = read_json(path)
+    _refuse_others(config, _FIXED, path, "only BERT encoders can be loaded")
+    config = checked_config(config, path)
+    whole = directory / "model.safetensors"
+    file = open_safetensors(whole) if whole.is_file() else open_sharded_safetensors(directory / _INDEX)
+    layout = huggingface_layout(file.shapes, file.path)
+    check_sizes(file, layout, config)
+    tokenizer = read_tokenizer(directory, config.get("tokenizer_class"))
+    backbone = build_backbone(config, path, dropout)
+    return Loaded(backbone, tokenizer, copy_tensors(file, layout, backbone))
 
 
 def _load_original(directory: Path, dropout: float) -> Loaded:
-    config = _read_json(directory / "bert_config.json")
-    backbone = build_backbone(config, directory / "bert_config.json", dropout, _ORIGINAL_HIDDEN_ACTS)
-    has_pooler = copy_tensors(open_checkpoint(directory / "bert_model.ckpt"), ORIGINAL_LAYOUT, backbone)
-    # These checkpoints don't say whether they are cased.
-    lowercase = Tokenizer.from_vocabulary(directory / "vocab.txt").lowercase
-    return Loaded(backbone, _read_tokenizer(directory, lowercase=lowercase), has_pooler)
+    path = directory / "bert_config.json"
+    config = checked_config(read_json(path), path, _ORIGINAL_HIDDEN_ACTS)
+    file = open_checkpoint(directory / "bert_model.ckpt")
+    check_sizes(file, ORIGINAL_LAYOUT, config)
+    tokenizer = read_tokenizer(directory)
+    backbone = build_backbone(config, path, dropout, _ORIGINAL_HIDDEN_ACTS)
+    return Loaded(backbone, tokenizer, copy_tensors(file, ORIGINAL_LAYOUT, backbone))
 
 
 def _load_preset(directory: Path, dropout: float) -> Loaded:
@@ -118,9 +146,12 @@ def _load_preset(directory: Path, dropout: float) -> Loaded:
         **{name: getattr(preset, name) for name in DIMENSIONS.values()},
     )
     backbone.set_weights(preset.get_weights())
+    for variable in backbone.weights:
+        check_finite(variable.numpy(), f"{directory}: {variable.path}")
     # KerasHub strips no accents by default, but lower-casing BERTs were pretrained without accents: the preset's
     # setting is left aside, and accents go where capitals go.
-    lowercase = bool(_read_json(directory / "tokenizer.json").get("config", {}).get("lowercase", False))
+    settings = read_json(directory / "tokenizer.json").get("config")
+    lowercase = isinstance(settings, dict) and bool(settings.get("lowercase", False))
     vocabulary = directory / "assets" / "tokenizer" / "vocabulary.txt"
     return Loaded(backbone, Tokenizer.from_file(vocabulary, lowercase=lowercase))
 
@@ -134,6 +165,24 @@ def build_backbone(
     """Build the encoder that a configuration in Hugging Face's or Google's words describes, with random weights.
 
     Raises:
+        UserError: see `checked_config`.
+    """
+    config = checked_config(config, where, hidden_acts)
+    return BertEncoder(
+        name="encoder",
+        dropout=dropout,
+        hidden_activation=hidden_acts[config["hidden_act"]],
+        layer_norm_epsilon=float(config["layer_norm_eps"]),
+        **{ours: config[theirs] for theirs, ours in DIMENSIONS.items()},
+    )
+
+
+def checked_config(
+    config: Mapping[str, Any], where: Path | str, hidden_acts: Mapping[str, str] = HIDDEN_ACTS
+) -> dict[str, Any]:
+    """Return a configuration in Hugging Face's or Google's words with defaults for what it leaves out.
+
+    Raises:
         UserError: a dimension is missing or impossible, or the activation is unknown; `where` leads the message.
     """
     config = {"type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, **config}
@@ -145,56 +194,69 @@ def build_backbone(
             f"{where}: hidden_size must be a multiple of num_attention_heads. "
             f"Received: {config['hidden_size']} and {config['num_attention_heads']}"
         )
-    if config["hidden_act"] not in hidden_acts:
+    if config["hidden_act"] not in list(hidden_acts):
         raise UserError(unknown_name(str(where), "hidden_act", str(config["hidden_act"]), hidden_acts))
-    return BertEncoder(
-        name="encoder",
-        dropout=dropout,
-        hidden_activation=hidden_acts[config["hidden_act"]],
-        layer_norm_epsilon=float(config["layer_norm_eps"]),
-        **{ours: config[theirs] for theirs, ours in DIMENSIONS.items()},
-    )
+    epsilon = config["layer_norm_eps"]
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
+        raise UserError(f"{where}: layer_norm_eps must be a number from 0 to below 1. Received: {epsilon!r}")
+    return config
 
 
-def _read_tokenizer(directory: Path, lowercase: bool) -> Tokenizer:
-    path = directory / "tokenizer_config.json"
-    config = _read_json(path) if path.is_file() else {}
-    return Tokenizer.from_file(
-        directory / "vocab.txt",
-        lowercase=config.get("do_lower_case", lowercase),
-        strip_accents=config.get("strip_accents"),
-    )
+def _refuse_others(config: Mapping[str, Any], fixed: Mapping[str, Any], where: Path | str, reason: str) -> None:
+    """Refuse a configuration that says something else than what is computed here."""
+    for key, expected in fixed.items():
+        if config.get(key, expected) != expected:
+            raise UserError(f"{where}: {key} must be {expected!r}: {reason}. Received: {config[key]!r}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must be a JSON object. Received: {type(content).__name__}")
-    return content
+def _alternatives(*patterns: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((pattern,) for pattern in patterns)
 
+
+_INDEX = "model.safetensors.index.json"
+_HUGGINGFACE_FILES = (("config.json",), ("model.safetensors", _INDEX), ("vocab.txt", "tokenizer.json"))
 
 DIRECTORY_FORMS: dict[str, DirectoryForm] = {
     "Hugging Face layout": DirectoryForm(
-        required=("config.json", "model.safetensors", "vocab.txt"),
-        optional=("tokenizer_config.json",),
+        required=_HUGGINGFACE_FILES,
+        optional=("model-*-of-*.safetensors", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"),
         load=_load_huggingface,
     ),
     "KerasHub preset": DirectoryForm(
-        required=("config.json", "model*.weights.h5", "tokenizer.json", "assets/tokenizer/vocabulary.txt"),
+        required=_alternatives("config.json", "model*.weights.h5", "tokenizer.json", "assets/tokenizer/vocabulary.txt"),
         optional=("metadata.json", "model.weights.json"),
         load=_load_preset,
     ),
     "pre-training run": DirectoryForm(
-        required=tuple(f"encoder/{name}" for name in ("config.json", "model.safetensors", "vocab.txt")),
+        required=tuple(tuple(f"encoder/{name}" for name in each) for each in _HUGGINGFACE_FILES),
         optional=(),
         load=lambda directory, dropout: _load_huggingface(directory / "encoder", dropout),
     ),
     "original BERT checkpoint": DirectoryForm(
-        required=("bert_config.json", "bert_model.ckpt.index", "vocab.txt"),
+        required=_alternatives("bert_config.json", "bert_model.ckpt.index", "vocab.txt"),
         optional=("bert_model.ckpt.data-*", "tokenizer_config.json"),
         load=_load_original,
     ),
+}
+
+_CONVERT = (
+    'convert them where PyTorch and transformers are installed: python -c "from transformers import AutoModel; '
+    "AutoModel.from_pretrained('{directory}'%s).save_pretrained('{directory}')\""
+)
+# Files by which folders of other programs are known, and what makes a folder of them that can be read here.
+_OTHER_PROGRAMS = {
+    "best/state.json": "a run of this program; to start from its weights, set training.init_from: {directory}",
+    "adapter_config.json": "an adapter without the encoder that it was trained on; merge the two with PEFT's merge_and_unload, "
+    "and save what comes of it",
+    "pytorch_model*.bin": f"weights that PyTorch pickled, which are not read because a pickle can run code; {_CONVERT % ''}",
+    "tf_model.h5": f"weights of transformers for TensorFlow; {_CONVERT.replace('transformers are', 'transformers 4 are') % ', from_tf=True'}",
+    "flax_model.msgpack": f"weights of transformers for Flax; {_CONVERT.replace('transformers are', 'transformers 4 are') % ', from_flax=True'}",
+    "saved_model.pb": "a SavedModel, as TensorFlow Hub has them, whose graph is fixed and can't be trained here; get the same "
+    "encoder in another layout: Hugging Face, KerasHub preset or original BERT checkpoint",
+    "*.ckpt*.index": "a checkpoint, but not bert_model.ckpt; where the original BERT program wrote it, rename its files to "
+    "bert_model.ckpt.index, ...; checkpoints of TensorFlow Model Garden (TF 2) are not read: get the same encoder in the Hugging "
+    "Face layout",
+    "*.onnx": "a graph for inference, which can't be trained here; get the encoder that it was made from",
+    "*.gguf": "weights for inference only; get the encoder that they were made from",
+    "*.pt": "weights that PyTorch pickled, which are not read because a pickle can run code; save the model as safetensors",
 }

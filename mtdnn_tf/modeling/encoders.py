@@ -180,7 +180,7 @@ def _fetch_kaggle(handle: str) -> str:
 def _fetch_huggingface(handle: str) -> str:
     import huggingface_hub  # only downloads need it
 
-    patterns = [pattern for form in DIRECTORY_FORMS.values() for pattern in (*form.required, *form.optional)]
+    patterns = [pattern for form in DIRECTORY_FORMS.values() for pattern in form.patterns]
     return huggingface_hub.snapshot_download(handle, allow_patterns=patterns)
 
 

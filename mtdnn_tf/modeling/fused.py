@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtdnn_tf.data.batches import INPUTS
-from mtdnn_tf.modeling.backbone import put_first, without_first
+from mtdnn_tf.modeling.backbone import put_first, segment_rows, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
     bias_activation,
@@ -142,7 +142,7 @@ class FusedBert(FusedPass):
         total = tf.gather(whole(backbone.token_embedding.embeddings), tokens)
         # A product, not a lookup: the gradient of two rows that are named thousands of times.
         types = whole(backbone.segment_embedding.embeddings)
-        total += tf.matmul(tf.one_hot(segments, types.shape[0]), types)
+        total += tf.matmul(tf.one_hot(segment_rows(segments, types.shape[0]), types.shape[0]), types)
         positions = whole(backbone.position_embedding.position_embeddings)[:length]
         total = tf.reshape(tf.reshape(total, [batch, length, -1]) + positions, [batch * length, backbone.hidden_dim])
         x, mask = self._normalised(tf.cast(total, self._dtype), backbone.embeddings_layer_norm), inputs["padding_mask"]

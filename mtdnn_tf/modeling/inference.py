@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtdnn_tf.modeling.backbone import put_first, without_first
+from mtdnn_tf.modeling.backbone import put_first, segment_rows, without_first
 from mtdnn_tf.modeling.weights import Weights
 
 _PADDING = -1e9  # added to the scores of padding
@@ -133,11 +133,13 @@ class BertInference(EncoderInference):
         super().__init__(backbone, weights)
         self.position = weights.table(backbone.position_embedding.position_embeddings)
         self.segment = weights.table(backbone.segment_embedding.embeddings)
+        self.num_segments = backbone.num_segments
         self.norm = weights.norm(backbone.embeddings_layer_norm)
         self.pooler = weights.product([backbone.pooled_dense])
 
     def _embedded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        total = self.token(inputs["token_ids"]) + self.segment(inputs["segment_ids"])
+        segments = segment_rows(inputs["segment_ids"], self.num_segments)
+        total = self.token(inputs["token_ids"]) + self.segment(segments)
         total += self.position(tf.range(tf.shape(total)[1]))
         return self.norm(tf.reshape(total, [-1, self.width]))
 

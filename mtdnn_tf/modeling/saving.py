@@ -1,4 +1,4 @@
-"""An encoder written as a folder in the Hugging Face layout: `load_encoder` and other programs read it."""
+"""Encoders written to files: whole, as a folder in the Hugging Face layout; or without weights, for a run to be opened again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from mtdnn_tf.files import atomic_directory
-from mtdnn_tf.modeling.bert import BertEncoder, as_bert
+from mtdnn_tf.data.text import Tokenizer, read_vocabulary
+from mtdnn_tf.data.words import WordTokenizer
+from mtdnn_tf.errors import UserError
+from mtdnn_tf.files import atomic_directory, write_text_atomically
+from mtdnn_tf.modeling.bert import BertEncoder, as_bert, seed_dropout
 from mtdnn_tf.modeling.directories import DIMENSIONS, HIDDEN_ACTS
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.modeling.pretrained import Slot, encoder_slots
+from mtdnn_tf.modeling.pretrained import Slot, encoder_slots, read_json
+from mtdnn_tf.modeling.word_transformer import WordTransformer
+
+_BACKBONES = {kind.__name__: kind for kind in (BertEncoder, WordTransformer)}
+_TOKENIZERS = {kind.__name__: kind for kind in (Tokenizer, WordTokenizer)}
+_OF_PROCESS = ("name", "trainable", "dtype", "dropout")  # what a backbone is built with anew
 
 
 def save_encoder(encoder: Encoder, folder: str | Path, replace: bool = False) -> Path:
@@ -37,10 +45,58 @@ def save_encoder(encoder: Encoder, folder: str | Path, replace: bool = False) ->
         safetensors.numpy.save_file(tensors, weights, metadata={"format": "pt"})
         shutil.copymode(config, weights)  # safetensors lets no other user (a server, say) read what it writes
         _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
-        (temporary / "vocab.txt").write_text(
-            "".join(f"{token}\n" for token in encoder.tokenizer.vocab), encoding="utf-8"
-        )
+        (temporary / "vocab.txt").write_text(_vocabulary(encoder), encoding="utf-8")
     return Path(folder)
+
+
+def write_description(encoder: Encoder, settings: Path, vocabulary: Path) -> None:
+    """Write all but the weights: settings as JSON, and the vocabulary.
+
+    Raises:
+        UserError: they can't be written.
+    """
+    parts: dict[str, Any] = {"backbone": encoder.backbone, "tokenizer": encoder.tokenizer}
+    content: dict[str, Any] = {"has_pooler": encoder.has_pooler}
+    for name, part in parts.items():
+        config = {key: value for key, value in part.get_config().items() if key not in _OF_PROCESS}
+        content[name] = {"type": type(part).__name__, **config}
+    write_text_atomically(vocabulary, _vocabulary(encoder))
+    write_text_atomically(settings, json.dumps(content, indent=1) + "\n")
+
+
+def read_description(settings: Path, vocabulary: Path, *, source: str, dropout: float, seed: int) -> Encoder:
+    """Build the encoder that `write_description` described, with weights for a checkpoint to replace.
+
+    Args:
+        settings: the JSON file.
+        vocabulary: the other file.
+        source: where the encoder once came from.
+        dropout: the rate of every dropout in the encoder.
+        seed: of the dropout masks.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    content = read_json(settings)
+    try:
+        backbone, tokenizer = dict(content["backbone"]), dict(content["tokenizer"])
+        built = _BACKBONES[backbone.pop("type")](name="encoder", dropout=dropout, **backbone)
+        words = _TOKENIZERS[tokenizer.pop("type")].from_config(read_vocabulary(vocabulary), tokenizer)
+        has_pooler = bool(content["has_pooler"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{settings}: damaged, or of another version: {error!r}") from None
+    seed_dropout(built, seed)
+    return Encoder(built, words, source, has_pooler)
+
+
+def reads_words(settings: Path) -> bool:
+    """Return whether the tokens that a run's files describe are whole words; without `settings`, an older run's are."""
+    described = read_json(settings).get("tokenizer") if settings.is_file() else None
+    return described is None or described.get("type") == WordTokenizer.__name__
+
+
+def _vocabulary(encoder: Encoder) -> str:
+    return "".join(f"{token}\n" for token in encoder.tokenizer.pieces)
 
 
 def _as_stored(slot: Slot) -> np.ndarray:
@@ -68,7 +124,16 @@ def _tokenizer_config(encoder: Encoder) -> dict[str, Any]:
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": tokenizer.lowercase,
         "strip_accents": tokenizer.strip_accents,
+        "tokenize_chinese_chars": tokenizer.split_ideographs,
         "model_max_length": encoder.max_positions,
+        "added_tokens_decoder": {
+            str(token.id): {
+                "content": token.content,
+                "normalized": token.normalized,
+                **dict.fromkeys(("lstrip", "rstrip", "single_word", "special"), False),
+            }
+            for token in tokenizer.added_tokens
+        },
     }
 
 

@@ -47,7 +47,8 @@ def checked_ids(inputs: Sequence[tf.Tensor], encoder: EncoderBackbone) -> list[t
         for name, value in zip(INPUTS[1:], inputs[1:], strict=True)
     ]
     rules.append(_positions(shape, encoder.max_sequence_length))
-    limits = (encoder.vocabulary_size, encoder.num_segments, 2)
+    # Heads tell two texts apart, whether or not the encoder does.
+    limits = (encoder.vocabulary_size, max(encoder.num_segments, 2), 2)
     rules += [_range(*each) for each in zip(INPUTS, inputs, limits, strict=True)]
     with tf.control_dependencies(rules):
         return [tf.identity(value) for value in inputs]
