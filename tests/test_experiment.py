@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 import mtdnn_tf as mtdnn
 from mtdnn_tf.config import select_tasks
 from mtdnn_tf.data.sources import Examples
+from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples
 from mtdnn_tf.evaluation.runs import load_run
 from mtdnn_tf.experiment import (
@@ -25,11 +28,14 @@ from mtdnn_tf.experiment import (
     what_workers_share,
 )
 from mtdnn_tf.locks import DirectoryLock
+from mtdnn_tf.modeling.saving import read_description, save_encoder
+from mtdnn_tf.serving.saved_model import export_run
 from mtdnn_tf.serving.signatures import ServedModel
+from tests.small import TINY, TINY_WORDS
 
 EXPECTED = {
     "config.yaml", "tasks.yaml", "metrics.jsonl", "scores.json", "report.html", "MODEL_CARD.md",
-    "checkpoints", "best", "logs", "predictions", ".lock",
+    "checkpoints", "best", "logs", "predictions", ".lock", "vocab.txt", "encoder.json",
 }  # fmt: skip
 
 
@@ -367,6 +373,97 @@ def test_bad_data_is_found_before_the_directory_is_made(experiment, tmp_path):
     with pytest.raises(mtdnn.UserError, match=r"mood\.tsv:2"):
         run_experiment(mtdnn.load_config(experiment), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def _one_segment_encoder(folder):
+    """A folder with a small BERT that knows one type of segment."""
+    save_encoder(mtdnn.load_encoder(f"{TINY},seed=5"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    name = "embeddings.token_type_embeddings.weight"
+    safetensors.numpy.save_file({**tensors, name: tensors[name][:1]}, folder / "model.safetensors")
+    return str(folder)
+
+
+def _words_and_vectors(folder):
+    folder.mkdir()
+    (folder / "words.txt").write_text("\n".join([*SPECIAL_TOKENS, "good", "bad", "day"]) + "\n")
+    (folder / "vectors.txt").write_text(f"good {'0.5 ' * 15}0.5\n")
+    return f"{TINY_WORDS},vocab={folder}/words.txt,vectors={folder}/vectors.txt"
+
+
+@pytest.fixture(scope="module", params=[_one_segment_encoder, _words_and_vectors])
+def moved(request, tmp_path_factory):
+    """A finished run in another place than it was trained in, the files of its encoder in another one; and its outcome."""
+    from tests.small import write_experiment
+
+    folder = tmp_path_factory.mktemp("moved")
+    source = request.param(folder / "encoder")
+    config = mtdnn.load_config(write_experiment(folder), [f'encoder.source="{source}"'])
+    outcome = run_experiment(select_tasks(config, ["mood", "follows"]), folder / "run", verbose=0)
+    (folder / "encoder").rename(folder / "encoder elsewhere")
+    (folder / "run").rename(folder / "run elsewhere")
+    return folder / "run elsewhere", outcome
+
+
+def test_a_run_opens_without_the_files_of_its_encoder(moved):
+    run = load_run(moved[0])
+    scores = mtdnn.evaluate_tasks(run.model, run.tasks, run.encoder, config=run.config)
+    for task, expected in moved[1].scores.items():
+        assert scores[task] == pytest.approx(expected), task
+    trained = moved[1].run.encoder
+    assert run.encoder.tokenizer.fingerprint == trained.tokenizer.fingerprint
+    assert run.encoder.has_pooler == trained.has_pooler
+    assert run.encoder.backbone.get_config() == trained.backbone.get_config()
+
+
+def test_a_run_is_exported_without_the_files_of_its_encoder(moved, tmp_path):
+    run = load_run(moved[0])
+    path = export_run(run, tmp_path / "served", "ids")
+    assert tuple((path / "assets" / "vocab.txt").read_text().splitlines()) == run.encoder.tokenizer.vocab
+
+
+def test_a_run_goes_on_without_the_files_of_its_encoder(moved, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(moved[0], folder)
+    first, last = sorted((folder / "checkpoints").iterdir())
+    shutil.rmtree(last)
+    config = mtdnn.load_config(folder / "config.yaml")
+    again = run_experiment(config, folder, verbose=0)
+    assert f"going on from {first}" in capsys.readouterr().out
+    for task, expected in moved[1].scores.items():
+        assert again.scores[task] == pytest.approx(expected, abs=1e-3), task
+    shutil.rmtree(folder / "checkpoints")  # what is left holds no weights to start from
+    with pytest.raises(mtdnn.UserError, match=r"is no directory and no known source|words\.txt: can't be read"):
+        run_experiment(config, folder, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", r"encoder\.json: not readable as JSON"),
+        ("{}", r"encoder\.json: damaged, or of another version: KeyError\('backbone'\)"),
+        ('{"backbone": {"type": "Lstm"}, "tokenizer": {}}', r"encoder\.json: damaged"),
+        ('{"backbone": {"type": "BertEncoder", "layers": 2}, "tokenizer": {}}', r"encoder\.json: damaged"),
+    ],
+)
+def test_a_damaged_description_of_the_encoder_is_told(tmp_path, content, expected):
+    (tmp_path / "encoder.json").write_text(content)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    with pytest.raises(mtdnn.UserError, match=expected):
+        read_description(tmp_path / "encoder.json", tmp_path / "vocab.txt", source="x", dropout=0.1, seed=1)
+
+
+def test_a_run_of_an_earlier_version_opens_by_the_source_of_its_encoder(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.run.model_dir, folder)
+    for name in ("encoder.json", "vocab.txt"):
+        (folder / name).unlink()
+    for mine, theirs in zip(
+        load_run(folder).model.weights, load_run(finished.run.model_dir).model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_rows_left_out_on_purpose_are_counted_and_listed(experiment, tmp_path, capsys):

@@ -181,7 +181,7 @@ class Tokenizer:
             `[batch, (tokens)] int32`.
         """
         if self._raw:
-            texts = tf.strings.regex_replace(_valid(texts), _MARK, "")
+            texts = tf.strings.regex_replace(_valid(texts), _MARK, _LONG_WORD)  # cleaning removes either
         words = _around(texts, self._raw, _MARK, self._plain_words)
         tokens: tf.RaggedTensor = self._wordpiece.tokenize(words).merge_dims(1, 2)
         return tokens if self._rows is None else tokens.with_values(tf.gather(self._rows, tokens.values))

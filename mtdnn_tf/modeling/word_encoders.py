@@ -17,6 +17,7 @@ from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.modeling.bert import BertEncoder, draw_weights
 from mtdnn_tf.modeling.directories import Loaded
+from mtdnn_tf.modeling.pretrained import check_finite
 from mtdnn_tf.modeling.source_settings import parse_settings
 from mtdnn_tf.modeling.word_transformer import WordTransformer, normal
 from mtdnn_tf.seeds import derive_seed
@@ -155,6 +156,7 @@ def _vector(where: str, text: str, length: int) -> np.ndarray:
         raise UserError(f"{where}: a word must be followed by {length} numbers, apart by single spaces") from None
     if len(vector) != length:
         raise UserError(f"{where}: holds {len(vector)} numbers; the encoder's word vectors have {length} (embedding=)")
+    check_finite(vector, where)
     return vector
 
 

@@ -6,14 +6,16 @@ import importlib.util
 import random
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tokenizers import AddedToken as Reference
 from tokenizers import BertWordPieceTokenizer
 
-from mtdnn_tf.data.text import SPECIAL_TOKENS, Tokenizer, encode_texts, pack
+from mtdnn_tf.data.text import SPECIAL_TOKENS, AddedToken, Tokenizer, encode_texts, pack
 from mtdnn_tf.errors import UserError
 
 WORDS = [
@@ -145,6 +147,68 @@ def test_a_vocabulary_that_is_none_is_refused_with_its_file(tmp_path, vocab, exp
     path.write_text("\n".join(vocab) + "\n")
     with pytest.raises(UserError, match=rf"vocab\.txt: vocabulary: .*{expected}"):
         Tokenizer.from_file(path)
+
+
+def _with_added(pieces, contents, normalized):
+    """Tokens of their own for these contents: those that are pieces keep their ids, the others follow."""
+    new = [content for content in contents if content not in pieces]
+    ids = {content: len(pieces) + index for index, content in enumerate(new)} | {
+        content: pieces.index(content) for content in contents if content in pieces
+    }
+    return [AddedToken(content, ids[content], normalized) for content in contents]
+
+
+@pytest.mark.parametrize(
+    ("lowercase", "strip_accents", "split_ideographs"), [(True, None, True), (False, False, False)]
+)
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize(
+    "contents", [["<url>", "<URL>x", "@USER"], ["cafe", "中"], ["[E", "[E1]", "1]"], ["\n", "a b"]]
+)
+def test_added_tokens_are_found_as_the_reference_finds_them(
+    contents, normalized, lowercase, strip_accents, split_ideographs
+):
+    pieces = [*VOCAB, "<", ">", "url", "URL", "x", "1", "E", "中国"]
+    added = _with_added(pieces, contents, normalized)
+    ours = Tokenizer(pieces, lowercase, strip_accents, split_ideographs, added)
+    theirs = BertWordPieceTokenizer(
+        {piece: index for index, piece in enumerate(pieces)},
+        handle_chinese_chars=split_ideographs,
+        lowercase=lowercase,
+        strip_accents=strip_accents,
+    )
+    theirs.add_tokens([Reference(content, normalized=normalized) for content in contents])
+    draw = random.Random(0)
+    parts = [*contents, *map(str.upper, contents), *map(str.lower, contents), *HARD[:8], *"aE[]1<>@ \n", "\ue002", "é"]
+    texts = ["".join(draw.choices(parts, k=draw.randint(1, 6))) for _ in range(60)]
+    assert _ours(ours, texts) == [theirs.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (AddedToken("", len(VOCAB)), "must not be empty"),
+        (AddedToken("<x>", len(VOCAB) + 1), "without gaps"),
+        (AddedToken("<x>", -1), "without gaps"),
+        (AddedToken("<x>", 7), "has 'runs' there"),
+        (AddedToken("dog", len(VOCAB)), "'dog' is there twice"),
+    ],
+)
+def test_added_tokens_that_do_not_fit_are_refused(token, expected):
+    with pytest.raises(UserError, match=expected):
+        Tokenizer(VOCAB, added_tokens=[token])
+
+
+def test_what_decides_the_ids_is_in_the_fingerprint():
+    added = AddedToken("<x>", len(VOCAB))
+    variants = [
+        Tokenizer(VOCAB),
+        Tokenizer(VOCAB, split_ideographs=False),
+        Tokenizer([*VOCAB, "<x>"]),
+        Tokenizer(VOCAB, added_tokens=[added]),
+        Tokenizer(VOCAB, added_tokens=[replace(added, normalized=False)]),
+    ]
+    assert len({variant.fingerprint for variant in variants}) == len(variants)
 
 
 def _cut(first: int, second: int, room: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -57,10 +58,40 @@ def _write_vocab(folder, encoder):
 
 
 def _as_huggingface(folder, encoder, prefix="", hidden_act="gelu"):
-    layout = huggingface_layout([f"{prefix}embeddings"])
+    layout = huggingface_layout([f"{prefix}embeddings.word_embeddings.weight"])
     safetensors.numpy.save_file(_tensors(encoder, layout), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", **_config(encoder, hidden_act)}))
     _write_vocab(folder, encoder)
+
+
+def _as_model_of_another_name(folder, encoder):
+    _as_huggingface(folder, encoder, prefix="module.encoder.")
+    heads = {"module.linear.weight": np.zeros((2, 32), np.float32), "module.crf": np.zeros(3, np.int32)}
+    _change_tensor(folder, lambda tensors: tensors.update(heads))
+
+
+def _as_shards(folder, encoder):
+    _as_huggingface(folder, encoder)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-0000{1 + index % 3}-of-00003.safetensors" for index, name in enumerate(sorted(tensors))}
+    for shard in set(places.values()):
+        part = {name: tensors[name] for name, place in places.items() if place == shard}
+        safetensors.numpy.save_file(part, folder / shard)
+    (folder / "model.safetensors.index.json").write_text("\ufeff" + json.dumps({"weight_map": places}))
+
+
+def _as_half_precision(folder, encoder):
+    import ml_dtypes
+
+    _as_huggingface(folder, encoder)
+    whole = {
+        name: np.float32(value) for name, value in safetensors.numpy.load_file(folder / "model.safetensors").items()
+    }
+    for slot in encoder_slots(encoder.backbone).values():  # what bfloat16 can hold
+        slot.variable.assign(slot.variable.numpy().astype(ml_dtypes.bfloat16).astype(np.float32))
+    rounded = {name: value.astype(ml_dtypes.bfloat16) for name, value in whole.items()}
+    safetensors.numpy.save_file(rounded, folder / "model.safetensors")
 
 
 def _as_original(folder, encoder):
@@ -98,6 +129,9 @@ LAYOUTS = {
         lambda folder, encoder: _as_huggingface(folder, encoder, hidden_act="gelu_new"),
         "gelu_tanh",
     ),
+    "hugging face, shards": (_as_shards, "gelu"),
+    "hugging face, bfloat16": (_as_half_precision, "gelu"),
+    "hugging face, model of another name": (_as_model_of_another_name, "gelu"),
     "original": (_as_original, "gelu_tanh"),
     "kerashub preset": (_as_preset, "gelu_tanh"),
 }
@@ -215,7 +249,21 @@ def _change_config(folder, **values):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def _as_eight_bits(folder):
+    """safetensors' NumPy side can neither write nor read 8-bit floats."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    rows, width = header[WORD]["shape"]
+    header[WORD] |= {"dtype": "F8_E4M3", "shape": [4 * rows, width]}
+    _change_config(folder, vocab_size=4 * rows)
+    packed = json.dumps(header).encode()
+    path.write_bytes(len(packed).to_bytes(8, "little") + packed + content[8 + length :])
+
+
 WORD = "embeddings.word_embeddings.weight"
+KERNEL = "encoder.layer.1.output.dense.weight"
 DAMAGED = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"Missing files: .*model\.safetensors"),
     "cut off": (
@@ -223,7 +271,34 @@ DAMAGED = {
         "safetensors",
     ),
     "tensor missing": (lambda f: _change_tensor(f, lambda t: t.pop(WORD)), f"missing tensors: {WORD}"),
-    "tensor unknown": (lambda f: _change_tensor(f, lambda t: t.update(x=np.zeros(2))), "unknown tensors: x"),
+    "tensor unknown": (
+        lambda f: _change_tensor(f, lambda t: t.update({"encoder.layer.0.adapter": np.zeros(2)})),
+        "unknown tensors: encoder.layer.0.adapter",
+    ),
+    "two encoders": (
+        lambda f: _change_tensor(f, lambda t: t.update({f"other.{WORD}": t[WORD].copy()})),
+        "holds 2 encoders, at '', 'other.'",
+    ),
+    "NaN": (
+        lambda f: _change_tensor(f, lambda t: t[KERNEL].put(3, np.nan)),
+        f"{KERNEL}: weights must be finite .* 1 of",
+    ),
+    "beyond float32": (
+        lambda f: _change_tensor(f, lambda t: t.update({KERNEL: np.full(t[KERNEL].shape, 1e300)})),
+        f"{KERNEL}: weights must be finite",
+    ),
+    "LFS pointer": (
+        lambda f: (f / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        ),
+        "git lfs pull",
+    ),
+    "8 bits": (_as_eight_bits, f"{WORD} holds F8_E4M3; weights must be floating-point"),
+    "sizes of another": (lambda f: _change_config(f, hidden_size=2**20), rf"{WORD} is .*, expected \[\d+, 1048576\]"),
+    "too many layers": (lambda f: _change_config(f, num_hidden_layers=10**6), "missing tensors: encoder.layer.999999"),
+    "epsilon": (lambda f: _change_config(f, layer_norm_eps="tiny"), "layer_norm_eps must be a number"),
+    "activation of another type": (lambda f: _change_config(f, hidden_act=["gelu"]), "hidden_act"),
+    "configuration": (lambda f: (f / "config.json").write_text("{'a': 1}"), r"config\.json: not readable as JSON"),
     "shape": (
         lambda f: _change_tensor(f, lambda t: t.update({WORD: np.zeros((7, 32), np.float32)})),
         rf"{WORD} is \[7, 32\], expected",
@@ -249,6 +324,94 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, case):
         mtdnn.load_encoder(str(tmp_path))
     assert "\n" not in str(raised.value)
     assert str(tmp_path) in str(raised.value)
+
+
+def _index(folder, change):
+    path = folder / "model.safetensors.index.json"
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+SHARD = "model-00002-of-00003.safetensors"
+DAMAGED_SHARDS = {
+    "shard missing": (lambda f: (f / SHARD).unlink(), rf"index\.json: names 3 files, and the folder lacks {SHARD}"),
+    "shard cut off": (lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes()[:-9]), rf"{SHARD}: not a complete"),
+    "tensor elsewhere": (
+        lambda f: _index(f, lambda c: c["weight_map"].update({WORD: SHARD, KERNEL: SHARD})),
+        rf"{SHARD}: holds no tensor",
+    ),
+    "other folder": (
+        lambda f: _index(f, lambda c: c["weight_map"].update({WORD: "../x"})),
+        f"{WORD} must be in a file of",
+    ),
+    "no map": (lambda f: _index(f, lambda c: c.pop("weight_map")), "weight_map must say"),
+    "not listed": (lambda f: _index(f, lambda c: c["weight_map"].pop(KERNEL)), f"missing tensors: {KERNEL}"),
+    "shape": (lambda f: _change_config(f, vocab_size=7), r"model-\d+-of-00003\.safetensors: does not fit"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_SHARDS)
+def test_damaged_shards_are_told_by_file_and_tensor(tmp_path, case):
+    damage, expected = DAMAGED_SHARDS[case]
+    _as_shards(tmp_path, mtdnn.load_encoder(TINY))
+    damage(tmp_path)
+    with pytest.raises(mtdnn.UserError, match=expected) as raised:
+        mtdnn.load_encoder(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_tensors_beside_the_encoder_are_told(tmp_path, caplog):
+    _as_model_of_another_name(tmp_path, mtdnn.load_encoder(TINY))
+    mtdnn.load_encoder(str(tmp_path))
+    assert "left out, as no part of the encoder: module.crf, module.linear.weight" in caplog.text
+
+
+OTHER_PROGRAMS = {
+    "pytorch_model.bin": r"pytorch_model\.bin: .*AutoModel\.from_pretrained\('{folder}'\)\.save_pretrained\('{folder}'\)",
+    "pytorch_model-00001-of-00002.bin": "a pickle can run code",
+    "tf_model.h5": "from_tf=True",
+    "saved_model.pb": "a SavedModel, as TensorFlow Hub has them",
+    "bert_model.ckpt-1.index": "where the original BERT program wrote it, rename",
+    "adapter_config.json": "merge_and_unload",
+    "best/state.json": "set training.init_from: {folder}",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PROGRAMS)
+def test_files_of_other_programs_are_told_with_what_to_do(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"\0")
+    expected = OTHER_PROGRAMS[name].replace("{folder}", re.escape(str(tmp_path)))
+    with pytest.raises(mtdnn.UserError, match=expected) as raised:
+        mtdnn.load_encoder(str(tmp_path))
+    assert "\n" not in str(raised.value)
+    assert "Missing files: of the " in str(raised.value)
+
+
+def test_an_encoder_in_a_folder_inside_is_told(tmp_path):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "0_Transformer" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "0_Transformer" / name).touch()
+    with pytest.raises(mtdnn.UserError, match=f"name {re.escape(str(tmp_path / '0_Transformer'))}"):
+        mtdnn.load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_one_type_of_segment_serves_both_texts(tmp_path, fused):
+    """As such an encoder was trained; indices beyond the table would be an error, or zeros."""
+    encoder = mtdnn.load_encoder(TINY)
+    _as_huggingface(tmp_path, encoder)
+    name = "embeddings.token_type_embeddings.weight"
+    _change_tensor(tmp_path, lambda tensors: tensors.update({name: tensors[name][:1]}))
+    _change_config(tmp_path, type_vocab_size=1)
+    loaded = mtdnn.load_encoder(str(tmp_path), dropout=0.0)
+    loaded.backbone.fused = fused
+    first_only = {**INPUTS, "segment_ids": np.zeros_like(INPUTS["segment_ids"])}
+    expected = encoder.backbone(first_only, training=False)["sequence_output"].numpy()
+    for training in (False, True):
+        found = loaded.backbone(INPUTS, training=training)["sequence_output"].numpy()
+        np.testing.assert_allclose(found[INPUTS["padding_mask"] > 0], expected[INPUTS["padding_mask"] > 0], atol=1e-5)
 
 
 SOURCES = {

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.data.text import AddedToken, Tokenizer
 from mtdnn_tf.modeling.bert import ACTIVATIONS
+from mtdnn_tf.modeling.directories import build_backbone
 from mtdnn_tf.modeling.saving import save_encoder
 
 INPUTS = {
     "token_ids": np.array([[2, 40, 41, 3, 50, 3, 0]], np.int32),
     "segment_ids": np.array([[0, 0, 0, 0, 1, 1, 0]], np.int32),
     "padding_mask": np.array([[1, 1, 1, 1, 1, 1, 0]], np.int32),
+}
+DIMENSIONS_OF_TINY = {
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
 }
 HUGGINGFACE_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
 
@@ -28,6 +39,20 @@ def test_a_written_encoder_is_read_as_it_was(tmp_path, activation):
     assert again.backbone.get_config() == encoder.backbone.get_config()
     assert again.tokenizer.fingerprint == encoder.tokenizer.fingerprint
     assert again.has_pooler
+
+
+def test_added_tokens_are_read_as_they_were(tmp_path):
+    encoder = mtdnn.load_encoder("random://layers=1,hidden=16")
+    vocab = encoder.tokenizer.vocab
+    added = [
+        AddedToken("<URL>", len(vocab)),
+        AddedToken("\n", len(vocab) + 1, normalized=False),
+        AddedToken("a", vocab.index("a")),
+    ]
+    tokenizer = Tokenizer(vocab, split_ideographs=False, added_tokens=added)
+    backbone = build_backbone({**DIMENSIONS_OF_TINY, "vocab_size": tokenizer.vocab_size}, "here", 0.1)
+    folder = save_encoder(replace(encoder, backbone=backbone, tokenizer=tokenizer), tmp_path / "encoder")
+    assert mtdnn.load_encoder(str(folder)).tokenizer.fingerprint == tokenizer.fingerprint
 
 
 def test_a_folder_that_is_there_stays_unless_asked(tmp_path):

@@ -88,7 +88,8 @@ def test_what_is_wrong_with_a_source_is_told(case):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("dog 1 2 3", "holds 3 numbers"), ("dog 1 2 x 4", "must be followed by 4")]
+    ("line", "message"),
+    [("dog 1 2 3", "holds 3 numbers"), ("dog 1 2 x 4", "must be followed by 4"), ("dog 1 nan 3 4", "1 of 4 are NaN")],
 )
 def test_a_faulty_line_of_a_glove_file_is_told_by_its_place(tmp_path, line, message):
     path = tmp_path / "glove.txt"
