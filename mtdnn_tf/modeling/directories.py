@@ -98,7 +98,7 @@ def _advice(directory: Path) -> str:
     """Say which files of another program a directory holds and what makes an encoder of them, or where inside it one is."""
     for path in sorted(path for path in directory.iterdir() if path.is_dir()):
         if any(not form.missing(path) for form in DIRECTORY_FORMS.values()):
-            return f"The folder {path.name} in it does: name {path}. "
+            return f"The folder {path.name} in it holds one: use {path}. "
     for pattern, advice in _OTHER_PROGRAMS.items():
         found = next(iter(sorted(directory.glob(pattern))), None)
         if found is not None:

@@ -173,7 +173,7 @@ def _options(
             capital = next(word for word in pieces if not word.startswith("[") and word != word.lower())
             logging.warning(
                 "%s: no file says whether texts are lower-cased; the vocabulary has capitals (%r), so they are not. If that is "
-                'wrong, write {"do_lower_case": true} into %s',
+                'wrong, set "do_lower_case" to true in %s',
                 directory,
                 capital,
                 path,

@@ -259,12 +259,15 @@ def test_empty_texts_of_a_pair_keep_the_layout():
     ]
 
 
-def test_the_graph_gives_what_eager_execution_gives():
-    tokenizer = Tokenizer(VOCAB)
+@pytest.mark.parametrize(
+    "added", [[], [AddedToken("<x>", len(VOCAB)), AddedToken("[E]", len(VOCAB) + 1, normalized=False)]]
+)
+def test_the_graph_gives_what_eager_execution_gives(added):
+    tokenizer = Tokenizer(VOCAB, added_tokens=added)
     compiled = tf.function(
         lambda texts: encode_texts([texts], tokenizer, 16), input_signature=[tf.TensorSpec([None], tf.string)]
     )
-    for batch in (["the dog"], ["", "café 中国 runs", "a" * 200]):
+    for batch in (["the dog"], ["", "café 中国 runs", "a" * 200, "the<X>[E]dog"]):
         eager = encode_texts([tf.constant(batch)], tokenizer, 16)
         for name, value in compiled(tf.constant(batch)).items():
             np.testing.assert_array_equal(value, eager[name])

@@ -352,7 +352,7 @@ DAMAGED_SHARDS = {
 
 
 @pytest.mark.parametrize("case", DAMAGED_SHARDS)
-def test_damaged_shards_are_told_by_file_and_tensor(tmp_path, case):
+def test_damaged_shards_are_refused_by_file_and_tensor(tmp_path, case):
     damage, expected = DAMAGED_SHARDS[case]
     _as_shards(tmp_path, mtdnn.load_encoder(TINY))
     damage(tmp_path)
@@ -361,7 +361,7 @@ def test_damaged_shards_are_told_by_file_and_tensor(tmp_path, case):
     assert "\n" not in str(raised.value)
 
 
-def test_tensors_beside_the_encoder_are_told(tmp_path, caplog):
+def test_tensors_beside_the_encoder_are_reported(tmp_path, caplog):
     _as_model_of_another_name(tmp_path, mtdnn.load_encoder(TINY))
     mtdnn.load_encoder(str(tmp_path))
     assert "left out, as no part of the encoder: module.crf, module.linear.weight" in caplog.text
@@ -379,7 +379,7 @@ OTHER_PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", OTHER_PROGRAMS)
-def test_files_of_other_programs_are_told_with_what_to_do(tmp_path, name):
+def test_files_of_other_programs_are_reported_with_what_to_do(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"\0")
     expected = OTHER_PROGRAMS[name].replace("{folder}", re.escape(str(tmp_path)))
@@ -389,11 +389,11 @@ def test_files_of_other_programs_are_told_with_what_to_do(tmp_path, name):
     assert "Missing files: of the " in str(raised.value)
 
 
-def test_an_encoder_in_a_folder_inside_is_told(tmp_path):
+def test_an_encoder_in_a_folder_inside_is_named(tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / "0_Transformer" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "0_Transformer" / name).touch()
-    with pytest.raises(mtdnn.UserError, match=f"name {re.escape(str(tmp_path / '0_Transformer'))}"):
+    with pytest.raises(mtdnn.UserError, match=f"use {re.escape(str(tmp_path / '0_Transformer'))}"):
         mtdnn.load_encoder(str(tmp_path))
 
 

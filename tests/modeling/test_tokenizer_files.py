@@ -239,11 +239,11 @@ def test_the_class_may_be_named_by_the_configuration(tmp_path):
         read_tokenizer(tmp_path, "BertJapaneseTokenizer")
 
 
-def test_a_guess_of_capitals_is_told_with_what_overrules_it(tmp_path, caplog):
+def test_capitals_kept_by_a_guess_are_reported_with_what_overrules_it(tmp_path, caplog):
     _write(tmp_path, {"vocab.txt": LINES})
     read_tokenizer(tmp_path)
     assert "'The'" in caplog.text
-    assert '{"do_lower_case": true}' in caplog.text
+    assert f'set "do_lower_case" to true in {tmp_path / "tokenizer_config.json"}' in caplog.text
     caplog.clear()
     _write(tmp_path, {"tokenizer_config.json": CASED})
     read_tokenizer(tmp_path)
