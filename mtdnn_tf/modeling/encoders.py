@@ -132,6 +132,10 @@ def _load(source: str, dropout: float) -> Loaded:
     presets = keras_hub.models.BertBackbone.presets
     if source in presets:
         return _load_remote(_fetch_kaggle, presets[source]["kaggle_handle"].removeprefix("kaggle://"), source, dropout)
+    if directory.is_file():
+        raise UserError(
+            f"encoder.source: {source!r} is a file; use the folder that holds the encoder: {directory.parent}"
+        )
     raise UserError(f"encoder.source: {source!r} is no directory and no known source. Known: {'; '.join(FORMS)}.")
 
 

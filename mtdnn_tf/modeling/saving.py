@@ -77,12 +77,14 @@ def read_description(settings: Path, vocabulary: Path, *, source: str, dropout: 
     Raises:
         UserError: a file is missing or damaged.
     """
-    content = read_json(settings)
+    content, vocab = read_json(settings), read_vocabulary(vocabulary)
     try:
         backbone, tokenizer = dict(content["backbone"]), dict(content["tokenizer"])
         built = _BACKBONES[backbone.pop("type")](name="encoder", dropout=dropout, **backbone)
-        words = _TOKENIZERS[tokenizer.pop("type")].from_config(read_vocabulary(vocabulary), tokenizer)
+        words = _TOKENIZERS[tokenizer.pop("type")].from_config(vocab, tokenizer)
         has_pooler = bool(content["has_pooler"])
+    except UserError as error:
+        raise UserError(f"{vocabulary}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{settings}: damaged, or of another version: {error!r}") from None
     seed_dropout(built, seed)

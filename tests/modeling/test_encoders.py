@@ -422,6 +422,7 @@ SOURCES = {
     "random://layer=2": "Did you mean 'layers'",
     "random://layers=two": "layers must be a whole number",
     "s3://bucket/model": "is no directory and no known source",
+    __file__: f"is a file; use the folder .*: {re.escape(str(Path(__file__).parent))}",
 }
 
 

@@ -163,9 +163,9 @@ def test_tokenizer_json_gives_what_its_own_library_gives(tmp_path, normalizer, s
     content = _json(normalizer=normalizer, added_tokens=[*_json()["added_tokens"], *added])
     _write(tmp_path, {"tokenizer.json": content})
     reference = Reference.from_file(str(tmp_path / "tokenizer.json"))
-    for text in (TEXT, "<URL> dogDog 日本<url>日", "DOG u ur\n<ur<url>l> cafe\u0301", "", "<url>"):
-        expected = [reference.id_to_token(number) for number in reference.encode(text, add_special_tokens=False).ids]
-        assert _tokens(tmp_path, text) == expected, text
+    texts = [TEXT, "<URL> dogDog 日本<url>日", "DOG u ur\n<ur<url>l> cafe\u0301", "", "<url>"]
+    ids = read_tokenizer(tmp_path)(tf.constant(texts)).to_list()
+    assert ids == [reference.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def _with(settings):
