@@ -32,9 +32,10 @@ State = get_model_status_pb2.ModelVersionStatus.State
 class ModelServer:
     """A model's versions and labels, by its entry in the file of --model_config_file."""
 
-    def __init__(self, config, folder, load=LoadedModel, threads=8):
+    def __init__(self, config, folder, load=LoadedModel, threads=None):
         """Load what `config` names from below `folder`; no label is in use yet, so each may be given to any version."""
-        self.name, self.labels, self.threads = config.name, dict(config.version_labels), threads
+        self.name, self.labels = config.name, dict(config.version_labels)
+        self.threads = threads or {"grpc": 8, "rest": 8}
         self.versions = {}  # loaded, by number
         self.loading = []
         self._folder, self._load = folder, load
@@ -131,7 +132,7 @@ def grpc_server(model_server):
     class Status(model_service_pb2_grpc.ModelServiceServicer):
         GetModelStatus = guarded(lambda request: model_server.status(request.model_spec))
 
-    threads = model_server.threads
+    threads = model_server.threads["grpc"]
     server = grpc.server(futures.ThreadPoolExecutor(threads), maximum_concurrent_rpcs=threads)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Status(), server)
@@ -150,7 +151,7 @@ _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/m
 @contextlib.contextmanager
 def rest_server(model_server):
     """Yield the address of an HTTP server; beyond its threads, requests wait."""
-    stopped, threads = threading.Event(), threading.Semaphore(model_server.threads)
+    stopped, threads = threading.Event(), threading.Semaphore(model_server.threads["rest"])
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -186,7 +187,10 @@ def rest_server(model_server):
             self.end_headers()
             self.wfile.write(encoded)
 
-    server = ThreadingHTTPServer(("localhost", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # callers that connect at once
+
+    server = Server(("localhost", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

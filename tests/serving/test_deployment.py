@@ -3,65 +3,36 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
+import threading
 
 import pytest
 import tensorflow as tf
 import yaml
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
-from tensorflow_serving.config import model_server_config_pb2
+from google.protobuf import text_format
+from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from mtdnn_tf.serving.warmup import BATCH_SIZES
-from tests.serving.server import LoadedModel, grpc_server, rest_server
+from tests.serving import config_files
+from tests.serving.config_files import EXPORT
+from tests.serving.model_server import grpc_server, rest_server
+from tests.serving.server import LoadedModel, NeverAnsweredError, RefusedError
 
-EXPORT = Path(__file__).resolve().parents[2] / "export"
 IMAGE = "tensorflow/serving:2.20.0"
 # What quickstart's model is asked in export/, by what the small model of the tests calls it.
 CALLED = {"sentiment": "mood", "entailment": "follows", "sentiment/classify": "mood/classify"}
-
-
-# The messages of --batching_parameters_file and --monitoring_config_file, which tensorflow-serving-api does not carry
-# (session_bundle_config.proto and monitoring_config.proto of TensorFlow Serving): name, number, type or message.
-FIELDS = {
-    "BatchingParameters": [
-        ("max_batch_size", 1, "google.protobuf.Int64Value"),
-        ("batch_timeout_micros", 2, "google.protobuf.Int64Value"),
-        ("max_enqueued_batches", 3, "google.protobuf.Int64Value"),
-        ("num_batch_threads", 4, "google.protobuf.Int64Value"),
-        ("thread_pool_name", 5, "google.protobuf.StringValue"),
-        ("allowed_batch_sizes", 6, "repeated"),
-        ("pad_variable_length_inputs", 7, "bool"),
-    ],
-    "PrometheusConfig": [("enable", 1, "bool"), ("path", 2, "string")],
-    "MonitoringConfig": [("prometheus_config", 1, "serving_files.PrometheusConfig")],
+STARTS = {
+    "compose": lambda: config_files.compose()["command"],
+    "kubernetes": lambda: config_files.container()["args"],
 }
-
-
-def _message(name):
-    """Return an empty message of TensorFlow Serving's text formats."""
-    Field = descriptor_pb2.FieldDescriptorProto  # noqa: N806
-    plain = {"bool": Field.TYPE_BOOL, "string": Field.TYPE_STRING, "repeated": Field.TYPE_INT64}
-    file = descriptor_pb2.FileDescriptorProto(name="serving_files.proto", package="serving_files", syntax="proto3")
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    for message, fields in FIELDS.items():
-        described = file.message_type.add(name=message)
-        for field, number, kind in fields:
-            added = described.field.add(name=field, number=number, label=Field.LABEL_OPTIONAL)
-            added.type = plain.get(kind, Field.TYPE_MESSAGE)
-            if kind == "repeated":
-                added.label = Field.LABEL_REPEATED
-            if kind not in plain:
-                added.type_name = f".{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"serving_files.{name}"))()
+SERVERS = {"rest": rest_server, "grpc": grpc_server}
 
 
 def _program(name):
@@ -72,33 +43,59 @@ def _program(name):
     return module
 
 
-def test_the_model_list_has_both_labels_on_versions_that_are_served():
-    text = (EXPORT / "models.config").read_text()
-    [config] = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
-    assert (config.name, config.base_path, config.model_platform) == ("quickstart", "/models/quickstart", "tensorflow")
-    assert set(config.version_labels) == {"stable", "canary"}
-    assert set(config.version_labels.values()) <= set(config.model_version_policy.specific.versions)
+@pytest.fixture(scope="module")
+def models_folder(exported, tmp_path_factory):
+    """The folder that a server sees as /models, with two versions of the model."""
+    folder = tmp_path_factory.mktemp("models")
+    for number in ("1", "2"):
+        shutil.copytree(exported[3]["text"], folder / "quickstart" / number)
+    return folder
 
 
-def test_batches_are_of_the_sizes_that_are_warmed_up():
-    text = (EXPORT / "batching_parameters.txt").read_text()
-    parameters = text_format.Parse(text, _message("BatchingParameters"))
+@pytest.fixture(scope="module")
+def load():
+    """Load a version folder once."""
+    loaded = []
+
+    @functools.cache
+    def load(folder):
+        model = LoadedModel(folder)
+        model.definitions |= {name: model.definitions[own] for name, own in CALLED.items()}
+        loaded.append(model)
+        return model
+
+    yield load
+    for model in loaded:
+        model.close()
+
+
+@pytest.fixture
+def started(models_folder, load):
+    """Start a server as compose or Kubernetes do."""
+    return lambda name="compose": config_files.start(STARTS[name](), models_folder, load)
+
+
+@pytest.fixture
+def rest(started):
+    with rest_server(started()) as address:
+        yield address
+
+
+@pytest.fixture
+def grpc(started):
+    with grpc_server(started()) as address:
+        yield address
+
+
+def test_warmed_up_sizes_are_those_that_batches_are_filled_up_to():
+    parameters = config_files.batching_parameters()
     # The server's own rules: ascending, and the last is the largest batch.
     assert tuple(parameters.allowed_batch_sizes) == tuple(sorted(parameters.allowed_batch_sizes)) == BATCH_SIZES
     assert parameters.max_batch_size.value == BATCH_SIZES[-1]
-    assert parameters.pad_variable_length_inputs  # rows of ids models differ in length
-    with pytest.raises(text_format.ParseError):
-        text_format.Parse("max_batch_sizes { value: 1 }", _message("BatchingParameters"))
-
-
-def _scraped():
-    parsed = text_format.Parse((EXPORT / "monitoring.config").read_text(), _message("MonitoringConfig"))
-    assert parsed.prometheus_config.enable
-    return parsed.prometheus_config.path
 
 
 def test_the_compose_file_mounts_what_it_names():
-    service = yaml.safe_load((EXPORT / "docker-compose.yaml").read_text())["services"]["serving"]
+    service = config_files.compose()
     assert f":-{IMAGE}}}" in service["image"]
     assert ".:/config:ro" in service["volumes"]
     named = [word for word in (*service["command"], *service["healthcheck"]["test"]) if "/config/" in word]
@@ -107,35 +104,184 @@ def test_the_compose_file_mounts_what_it_names():
         assert (EXPORT / word.rpartition("/config/")[2]).is_file()
 
 
-def _flags(words):
-    return {word.partition("=")[0] for word in words}
-
-
-def test_the_kubernetes_manifest_probes_scrapes_and_mounts_what_is_there():
-    claim, deployment, service = yaml.safe_load_all((EXPORT / "kubernetes.yaml").read_text())
-    pod = deployment["spec"]["template"]
-    [container] = pod["spec"]["containers"]
+def test_the_kubernetes_manifest_mounts_and_scrapes_what_is_there():
+    claim, deployment, service = config_files.kubernetes()
+    pod, container = deployment["spec"]["template"], config_files.container()
     assert container["image"] == IMAGE
     assert pod["metadata"]["labels"] == service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
-    ports = {port["name"] for port in container["ports"]}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        asked = container[probe]["httpGet"]
-        assert asked["path"].startswith("/v1/models/quickstart")
-        assert asked["port"] in ports
-    assert pod["metadata"]["annotations"]["prometheus.io/path"] == _scraped()
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == {port["name"] for port in container["ports"]}
+    monitoring = text_format.Parse(
+        (EXPORT / "monitoring.config").read_text(), config_files.message("MonitoringConfig")
+    ).prometheus_config
+    assert monitoring.enable
+    assert pod["metadata"]["annotations"]["prometheus.io/path"] == monitoring.path
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
     assert volumes["models"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    compose = yaml.safe_load((EXPORT / "docker-compose.yaml").read_text())["services"]["serving"]["command"]
-    assert _flags(container["args"]) == _flags(compose) - {"--model_config_file_poll_wait_seconds"}
+    polls = {"model_config_file_poll_wait_seconds"}
+    assert set(config_files.flags(container["args"])) == set(config_files.flags(STARTS["compose"]())) - polls
     kustomization = yaml.safe_load((EXPORT / "kustomization.yaml").read_text())
     [generated] = kustomization["configMapGenerator"]
     assert generated["name"] == volumes["config"]["configMap"]["name"]
-    given = {word.rpartition("/")[2] for word in container["args"] if "/config/" in word}
-    assert given == set(generated["files"])
+    words = [*container["args"], *container["readinessProbe"]["exec"]["command"]]
+    assert {word.rpartition("/")[2] for word in words if "/config/" in word} == set(generated["files"])
     assert all((EXPORT / name).is_file() for name in [*generated["files"], *kustomization["resources"]])
+
+
+def _shell(*words, server=""):
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "SERVER": server}
+    )
+
+
+def _health(server, *models):
+    return _shell("bash", str(EXPORT / "health.sh"), *models, server=server)
+
+
+def _probe(probe, server):
+    """Return whether a probe of kubernetes.yaml or the health check of docker-compose.yaml succeeds."""
+    if "httpGet" in probe:
+        assert probe["httpGet"]["port"] == "rest"
+        done = _shell("curl", "--silent", "--fail", "--max-time", "1", f"http://{server}{probe['httpGet']['path']}")
+    else:
+        words = probe["exec"]["command"] if "exec" in probe else probe["test"][1:]
+        done = _shell(*[word.replace("/config", str(EXPORT)) for word in words], server=server)
+    return done.returncode == 0
+
+
+PROBES = {
+    "compose": lambda: config_files.compose()["healthcheck"],
+    "startup": lambda: config_files.container()["startupProbe"],
+    "readiness": lambda: config_files.container()["readinessProbe"],
+    "liveness": lambda: config_files.container()["livenessProbe"],
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_probes_succeed_while_the_model_answers_and_not_when_its_threads_are_taken(started, name):
+    server = started()
+    server.threads["rest"] = 2
+    with rest_server(server) as address:
+        assert _probe(PROBES[name](), address)
+        for _ in range(2):  # requests without rows, which the batching server never answers
+            words = ["--data", '{"signature_name": "mood", "inputs": {"text": []}}']
+            done = _shell("curl", "--max-time", "0.2", *words, f"http://{address}/v1/models/quickstart:predict")
+            assert done.returncode == 28  # curl's own timeout
+        assert not _probe(PROBES[name](), address)
+    assert not _probe(PROBES[name](), address)
+
+
+@pytest.mark.parametrize("label", ["stable", "canary"])
+@pytest.mark.parametrize("name", STARTS)
+def test_callers_of_both_labels_are_answered_after_a_start(started, name, label):
+    request = predict_pb2.PredictRequest(inputs={"text": tf.make_tensor_proto(["fine"])})
+    request.model_spec.name, request.model_spec.version_label = "quickstart", label
+    request.model_spec.signature_name = "mood"
+    assert started(name).find(request.model_spec).predict(request).outputs["label"].string_val
+
+
+@pytest.mark.parametrize("protocol", SERVERS)
+@pytest.mark.parametrize("name", STARTS)
+def test_sixteen_callers_at_once_are_answered(started, name, protocol, monkeypatch, capsys):
+    """With the server's own number of threads, eight on two cores, the other eight are refused or wait."""
+    server, together = started(name), threading.Barrier(16)
+    predict = LoadedModel.predict
+
+    def wait_for_all(model, request):
+        together.wait(timeout=20)
+        return predict(model, request)
+
+    monkeypatch.setattr(LoadedModel, "predict", wait_for_all)
+    with SERVERS[protocol](server) as address:
+        words = ["quickstart", "sentiment", "text=fine", f"--protocol={protocol}", f"--host={address}"]
+        printed = _run("load_test", [*words, "--clients=16", "--requests=1", "--warmup=0"], monkeypatch, capsys)
+    assert "requests 16  errors 0" in printed
+
+
+ADD = ("specific { versions: 1 }", "specific { versions: [1, 2] }")
+MOVE = ('key: "canary" value: 1', 'key: "canary" value: 2')
+REMOVE = ("specific { versions: [1, 2] }", "specific { versions: 2 }")
+MOVE_STABLE = ('key: "stable" value: 1', 'key: "stable" value: 2')
+
+
+def _edited(*edits):
+    """Return models.config after edits of its text."""
+
+    def edit(text):
+        for old, new in edits:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        return text
+
+    return config_files.model_config(edit)
+
+
+def _answering(server, label):
+    return server.find(model_pb2.ModelSpec(name="quickstart", version_label=label)).version
+
+
+def test_a_rollout_in_two_edits(started):
+    server = started()
+    with rest_server(server) as address:
+        server.reload(_edited(ADD))
+        waiting = _health(address, "quickstart/versions/2")
+        assert (waiting.returncode, waiting.stderr) == (1, "health.sh: quickstart/versions/2: LOADING\n")
+        with pytest.raises(RefusedError, match="not currently available"):
+            server.reload(_edited(ADD, MOVE))
+        server.finish_loading()
+        assert _health(address, "quickstart/versions/2").returncode == 0
+        server.reload(_edited(ADD, MOVE))
+        assert (_answering(server, "stable"), _answering(server, "canary")) == (1, 2)
+        server.reload(_edited(ADD, MOVE, MOVE_STABLE))
+        server.reload(_edited(ADD, MOVE, MOVE_STABLE, REMOVE))
+        assert (_answering(server, "stable"), _answering(server, "canary")) == (2, 2)
+        assert "404" in _health(address, "quickstart/versions/1").stderr
+
+
+def test_a_rollout_in_one_edit_is_refused_whole(started):
+    server = started()
+    for _ in range(2):  # polls
+        with pytest.raises(RefusedError, match="not currently available"):
+            server.reload(_edited(ADD, MOVE))
+        server.finish_loading()
+        assert (list(server.versions), _answering(server, "canary")) == ([1], 1)
+
+
+def test_a_version_that_was_removed_comes_back_in_two_edits(started):
+    server = started()
+    for edits in ([ADD], [ADD, MOVE], [ADD, MOVE, MOVE_STABLE], [ADD, MOVE, MOVE_STABLE, REMOVE]):
+        server.reload(_edited(*edits))
+        server.finish_loading()
+    with pytest.raises(RefusedError, match="not currently available"):
+        server.reload(_edited(ADD, MOVE))  # stable goes back to 1 in the edit that adds it
+    server.reload(_edited(ADD, MOVE, MOVE_STABLE))
+    server.finish_loading()
+    server.reload(_edited(ADD, MOVE))
+    assert _answering(server, "stable") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "passed"),
+    [
+        ("/v1/models/quickstart:predict", True),
+        ("/v1/models/quickstart/labels/stable:predict", True),
+        ("/v1/models/quickstart/versions/2:classify", True),
+        ("/v1/models/quickstart/labels/stable", True),
+        ("/monitoring/prometheus/metrics", False),
+        ("/v1/models/quickstart:delete", False),
+        ("/v1/models/quickstart/labels/stable/../../other:predict", False),
+    ],
+)
+def test_the_front_passes_questions_and_nothing_else(path, passed):
+    [pattern] = re.findall(r"location ~ (\S+) {", (EXPORT / "nginx.conf").read_text())
+    assert bool(re.search(pattern, path)) == passed
+
+
+def test_the_front_takes_a_batch_of_long_texts_and_no_deep_nesting():
+    [kilobytes] = re.findall(r"client_max_body_size (\d+)k;", (EXPORT / "nginx.conf").read_text())
+    rows = {"signature_name": "answers", "inputs": {"question": ["word " * 128] * 32, "answer": ["word " * 128] * 32}}
+    assert len(json.dumps(rows)) < 1024 * int(kilobytes) < len("[" * 100_000)
 
 
 ALLOWED = {
@@ -158,26 +304,6 @@ def test_programs_need_only_what_they_say(name):
 
 def test_no_library_code_is_in_export():
     assert {path.stem for path in EXPORT.glob("*.py")} == set(ALLOWED)
-
-
-@pytest.fixture(scope="module")
-def served(exported):
-    model = LoadedModel(exported[3]["text"])
-    model.definitions |= {name: model.definitions[own] for name, own in CALLED.items()}
-    yield model
-    model.close()
-
-
-@pytest.fixture(scope="module")
-def rest(served):
-    with rest_server(served) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def grpc(served):
-    with grpc_server(served) as address:
-        yield address
 
 
 def _run(name, words, monkeypatch, capsys):
@@ -233,10 +359,60 @@ def test_clients_tell_a_refusal_in_one_line(protocol, case, request, monkeypatch
 
 @pytest.mark.parametrize("name", ["rest_client", "grpc_client"])
 def test_clients_refuse_half_pairs_before_they_ask(name, monkeypatch, capsys):
-    for words in (["premise=a", "premise=b", "hypothesis=c"], ["premise"]):
+    for words in (["premise=a", "premise=b", "hypothesis=c"], ["premise"], []):
         with pytest.raises(SystemExit) as ended:
             _run(name, ["quickstart", "entailment", *words, "--host=localhost:1"], monkeypatch, capsys)
         assert ended.value.code == 2
+
+
+EMPTY_ROWS = [
+    {},
+    {"text": []},
+    {"question": [], "answer": []},
+    {"question": ["who?"], "answer": []},
+    {"a": ["b"], "c": ["d", "e"]},
+]
+
+
+@pytest.mark.parametrize("columns", EMPTY_ROWS, ids=str)
+def test_clients_send_no_request_without_rows(columns):
+    with pytest.raises(ValueError, match="must hold"):
+        _program("rest_client").ask(None, "localhost:1", "quickstart", "answers", columns)
+    with pytest.raises(ValueError, match="must hold"):
+        _program("grpc_client").build_request("quickstart", "answers", columns)
+
+
+@pytest.mark.parametrize(("protocol", "told"), [("rest", "no answer from localhost"), ("grpc", "DEADLINE_EXCEEDED")])
+def test_clients_give_up_on_a_server_that_never_answers(started, protocol, told, monkeypatch, capsys):
+    """As it does where requests without rows came before."""
+
+    def never(model, request):
+        raise NeverAnsweredError
+
+    monkeypatch.setattr(LoadedModel, "predict", never)
+    with SERVERS[protocol](started()) as address:
+        words = ["quickstart", "sentiment", "text=fine", f"--host={address}", "--timeout=0.3"]
+        with pytest.raises(SystemExit, match=f"error: .*{told}") as ended:
+            _run(f"{protocol}_client", words, monkeypatch, capsys)
+        assert "\n" not in ended.value.code
+        words += [f"--protocol={protocol}", "--clients=2", "--requests=1", "--warmup=0"]
+        with pytest.raises(SystemExit, match="error: "):
+            _run("load_test", words, monkeypatch, capsys)
+        assert "requests 0  errors 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_metadata_comes_over_rest(started, exported, batched, monkeypatch, capsys):
+    server = started()
+    if not batched:
+        monkeypatch.setattr(server.versions[1], "batching", None)
+    expected = json.loads((exported[3]["text"] / "assets" / "metadata.json").read_text())
+    with rest_server(server) as address:
+        words = ["quickstart", "metadata", "any_text=", f"--host={address}"]
+        assert json.loads(json.loads(_run("rest_client", words, monkeypatch, capsys))["output"][0]) == expected
+        words = ["--data", '{"signature_name": "metadata", "instances": ["", "any"]}']
+        done = _shell("curl", "--silent", *words, f"http://{address}/v1/models/quickstart:predict")
+        assert [json.loads(text) for text in json.loads(done.stdout)["predictions"]] == [expected] * 2
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -267,10 +443,6 @@ def test_percentiles_are_values_that_were_seen():
     assert percentile([1.0, 2.0], 0.5) == 1
 
 
-def _shell(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=os.environ)
-
-
 def test_the_shell_example_gets_answers(rest):
     done = _shell("sh", str(EXPORT / "ask.sh"), rest)
     assert done.returncode == 0, done.stderr
@@ -280,11 +452,21 @@ def test_the_shell_example_gets_answers(rest):
     assert '"results"' in done.stdout
 
 
-def test_the_health_check_passes_while_a_version_answers_and_not_else(rest):
-    host, port = rest.split(":")
-    assert _shell("bash", str(EXPORT / "health.sh"), "quickstart", host, port).returncode == 0
-    assert _shell("bash", str(EXPORT / "health.sh"), "other", host, port).returncode != 0
-    assert _shell("bash", str(EXPORT / "health.sh"), "quickstart", host, "1").returncode != 0
+def test_the_health_check_says_what_it_saw(started):
+    with rest_server(started()) as address:
+        assert _health(address).returncode == 0
+        assert (
+            _health(address, "quickstart/labels/stable", "quickstart/labels/canary", "quickstart/versions/1").stderr
+            == ""
+        )
+        for models, told in {
+            ("other",): "other: HTTP/1.1 404 Not Found",
+            ("quickstart", "quickstart/versions/7"): "quickstart/versions/7: HTTP/1.1 404 Not Found",
+            ("quickstart/labels/newest", "quickstart"): "quickstart/labels/newest: HTTP/1.1 400 Bad Request",
+        }.items():
+            done = _health(address, *models)
+            assert (done.returncode, done.stdout, done.stderr) == (1, "", f"health.sh: {told}\n")
+    assert _health(address).stderr == f"health.sh: no server at {address}\n"
 
 
 def test_the_readme_lists_every_file():
