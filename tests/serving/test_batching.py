@@ -12,13 +12,13 @@ from tensorflow_serving.apis import predict_pb2
 
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.serving.warmup import BATCH_SIZES
-from tests.serving import config_files
+from tests.serving import kit
 from tests.serving.server import Batching, LoadedModel, NeverAnsweredError, RefusedError, ServerDiedError
 
 
 def _batching(pad=None):
     """Return the settings of the file, or with padding switched."""
-    parameters = config_files.batching_parameters()
+    parameters = kit.batching_parameters()
     if pad is not None:
         parameters.pad_variable_length_inputs = pad
     return Batching(parameters)
@@ -193,4 +193,4 @@ def test_token_embeddings_are_as_long_as_the_longest_text_of_the_batch(models):
 
 def test_a_field_that_the_server_does_not_know_is_refused():
     with pytest.raises(text_format.ParseError):
-        text_format.Parse("max_batch_sizes { value: 1 }", config_files.message("BatchingParameters"))
+        text_format.Parse("max_batch_sizes { value: 1 }", kit.message("BatchingParameters"))

@@ -1,16 +1,22 @@
-"""The files of export/ as their readers take them: TensorFlow Serving's text formats, and the flags of its two start files."""
+"""The serving kit of export/: its files as their readers take them, a server started with them, its programs and scripts run."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.serving.model_server import ModelServer
+from tests.serving.model_server import ModelServer, grpc_server, rest_server
 from tests.serving.server import Batching, LoadedModel
 
+STARTS = {"compose": lambda: compose()["command"], "kubernetes": lambda: container()["args"]}
+SERVERS = {"rest": rest_server, "grpc": grpc_server}
 THREAD_FLAGS = {"grpc": "grpc_max_threads", "rest": "rest_api_num_threads"}
 EXPORT = Path(__file__).resolve().parents[2] / "export"
 # The messages of --batching_parameters_file and --monitoring_config_file, which tensorflow-serving-api does not carry
@@ -110,3 +116,26 @@ def start(words, models, load=LoadedModel):
     # The server's own default is four threads for each CPU.
     threads = {protocol: int(found.get(flag, 8)) for protocol, flag in THREAD_FLAGS.items()}
     return ModelServer(config, models / Path(config.base_path).relative_to("/models"), load_with_batching, threads)
+
+
+def program(name):
+    """Return a program of export/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXPORT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, words, monkeypatch, capsys):
+    """Return what a program prints."""
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    program(name).main()
+    return capsys.readouterr().out
+
+
+def shell(*words, server=""):
+    """Run a command; health.sh reads the server's address from the environment."""
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "SERVER": server}
+    )
