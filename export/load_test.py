@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100, help="counted requests of each client")
     parser.add_argument("--warmup", type=int, default=5, help="requests of each client that are not counted")
     parser.add_argument("--rows", type=int, default=1, help="rows of each request: the texts, repeated")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for each answer")
     parser.add_argument("--json", help="a file for the numbers")
     arguments = parser.parse_args()
     columns = dict(word.partition("=")[::2] for word in arguments.columns if "=" in word)

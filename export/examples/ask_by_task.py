@@ -16,7 +16,8 @@ def main(path: str, task: str = "", *columns: str) -> None:
     """Load the model; ask it, or list what it can be asked."""
     model = tf.saved_model.load(path)  # to be kept: the signatures alone do not hold the weights
     if not task:
-        metadata = json.loads(model.signatures["metadata"]()["json"].numpy())
+        with tf.io.gfile.GFile(f"{path}/assets/metadata.json") as file:
+            metadata = json.load(file)
         for name, each in metadata["tasks"].items():
             print(f"{name} ({each['type']}): {' '.join(f'{column}=...' for column in each['text'])}")
         return

@@ -20,7 +20,8 @@ def main(path: str, task: str, table: str) -> None:
     """Read, ask in batches while the next one is read, print."""
     model = tf.saved_model.load(path)
     ask = model.signatures[task]
-    columns = json.loads(model.signatures["metadata"]()["json"].numpy())["tasks"][task]["text"]
+    with tf.io.gfile.GFile(f"{path}/assets/metadata.json") as file:
+        columns = json.load(file)["tasks"][task]["text"]
 
     def answer(numbers: tf.Tensor, lines: tf.Tensor) -> dict[str, tf.Tensor]:
         fields = tf.strings.split(lines, "\t")  # [batch, (columns)]

@@ -18,6 +18,7 @@ from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.serving.expected_answers import Case, expected_answers
 from mtdnn_tf.serving.graph_edits import read_graph
+from mtdnn_tf.serving.signatures import METADATA, METADATA_INPUT
 from mtdnn_tf.serving.weight_formats import WEIGHT_FORMATS
 from mtdnn_tf.tasks import ScoreMap, TaskSpec
 
@@ -66,7 +67,8 @@ def check_saved_model(
     allowed = usual if tolerance is None else tolerance
     cases = expected_answers(model, tasks, tokenizer, max_length, kind)
     metadata = (folder / "assets" / "metadata.json").read_text(encoding="utf-8")
-    cases["metadata"] = Case({}, {"json": np.array(json.dumps(json.loads(metadata)).encode())})
+    rows = np.array([b"", b"any"], dtype=object)
+    cases[METADATA] = Case({METADATA_INPUT: rows}, {"json": np.array([json.dumps(json.loads(metadata)).encode()] * 2)})
     _same_names(folder, cases)
     answers = _ask(folder, cases, kind)
     return max(

@@ -129,7 +129,9 @@ def export_saved_model(
         _save(served, signatures, folder)
         finish_graph(folder, methods)
         _add_assets(folder, described, encoder)
-        requests = Warmup(signatures, methods, tasks, encoder.tokenizer, max_length, kind).write(folder, buckets)
+        # Of a frozen model each further set of outputs would hold the encoder's constants again.
+        warmup = Warmup(signatures, methods, tasks, encoder.tokenizer, max_length, kind, filters=not freeze)
+        requests = warmup.write(folder, buckets)
         mark = fingerprint(folder)
         if model_card is not None:
             facts = {

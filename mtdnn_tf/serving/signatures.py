@@ -22,6 +22,8 @@ from mtdnn_tf.tasks import TaskSpec
 Tensors = dict[str, tf.Tensor]
 PAIR_NAMES = ("text_a", "text_b")
 
+METADATA, METADATA_INPUT = "metadata", "any_text"  # the signature and its one input
+
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
@@ -93,7 +95,7 @@ class ServedModel(tf.Module):
             methods[f"{task.name}/{method.rsplit('/', 1)[-1]}"] = method
         found |= self._combined_signatures()
         found["encode"] = self._encode_signature()
-        found["metadata"] = _metadata_signature(metadata)
+        found[METADATA] = _metadata_signature(metadata)
         return found, methods
 
     def _columns(self, task: TaskSpec) -> tuple[str, ...]:
@@ -280,8 +282,13 @@ def _named(by_dict: Any, specs: Sequence[tf.TensorSpec]) -> Any:
 
 
 def _metadata_signature(metadata: str) -> Any:
-    @tf.function(input_signature=[])
-    def describe() -> Tensors:
-        return {"json": tf.constant(metadata)}
+    """Return a function of `[batch] string` that answers every row with the metadata, whatever the row holds.
 
-    return describe.get_concrete_function()
+    TensorFlow Serving runs no signature without inputs over REST, and none without rows while it batches requests.
+    """
+
+    def describe(texts: tf.Tensor) -> Tensors:
+        return {"json": tf.fill(tf.shape(*checked_texts([texts])), metadata)}
+
+    spec = [tf.TensorSpec([None], tf.string, name=METADATA_INPUT)]
+    return _named(_by_dict(describe, spec), spec)

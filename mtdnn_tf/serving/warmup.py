@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,14 @@ from typing import Any
 import tensorflow as tf
 
 from mtdnn_tf.data.text import Tokenizer, encode_texts
+from mtdnn_tf.serving.signatures import METADATA
 from mtdnn_tf.tasks import TaskSpec
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # as export/batching_parameters.txt allows them
 MAX_REQUESTS = 1000  # TensorFlow Serving refuses a version that brings more
+# Outputs that callers ask for alone, through `output_filter`: of a task's signature, and of `encode`.
+FILTERED_OUTPUTS = ("label", "probabilities", "pooled")
 # MultiInference requests must name a model; which one does not matter when they are replayed.
 _MODEL = "warmup"
 
@@ -30,11 +34,13 @@ class Warmup:
     tokenizer: Tokenizer
     max_length: int
     kind: str
+    filters: bool = True  # whether requests with an `output_filter` are among them: TensorFlow keeps a graph for each set of outputs
 
     def write(self, folder: Path, buckets: Sequence[int]) -> int:
         """Write requests for every signature, length and batch size into `assets.extra` of a SavedModel.
 
-        Signatures without an input are left out: there is nothing to warm, and a server that batches requests refuses them.
+        Where there is room, one request for each of `FILTERED_OUTPUTS` and one for the metadata follow: their first run costs
+        the same at any shape.
 
         Args:
             folder: of the SavedModel.
@@ -48,9 +54,11 @@ class Warmup:
             import tensorflow_serving.apis  # noqa: F401
         except ImportError:
             return 0
-        names = sorted(name for name, signature in self.signatures.items() if _inputs(signature))
+        names = sorted(set(self.signatures) - {METADATA})
         shapes = warmup_shapes(len(names) + bool(self.methods), buckets, self.max_length)
-        requests = [log for length, size in shapes for log in self._requests(names, length, size)]
+        whole = (log for length, size in shapes for log in self._requests(names, length, size))
+        single = (log for length, _ in shapes[:1] for log in self._single_requests(names, length))
+        requests = list(itertools.islice(itertools.chain(whole, single), MAX_REQUESTS))
         path = folder / WARMUP_FILE
         path.parent.mkdir(exist_ok=True)
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -59,25 +67,43 @@ class Warmup:
         return len(requests)
 
     def _requests(self, names: Sequence[str], length: int, size: int) -> Iterator[Any]:
-        from tensorflow_serving.apis import prediction_log_pb2
-
+        """Return a request for all outputs of each signature."""
         for name in names:
-            log = prediction_log_pb2.PredictionLog()
-            if name in self.methods:
-                request = getattr(log, f"{self.methods[name].rsplit('/', 1)[-1]}_log").request
-                columns = self._columns([self._task(name)])
-                request.input.example_list.examples.extend([self._example(columns, length)] * size)
-            else:
-                request = log.predict_log.request
-                pair = len(_inputs(self.signatures[name])) == 2 if self.kind == "text" else self._is_pair(name)
-                values = self._values(sorted(_inputs(self.signatures[name])), length, pair)
-                for input_name, value in values.items():
-                    request.inputs[input_name].CopyFrom(tf.make_tensor_proto(tf.repeat(value, size, axis=0)))
-            request.model_spec.name = _MODEL
-            request.model_spec.signature_name = name
-            yield log
+            log = self._example_log if name in self.methods else self._predict_log
+            yield log(name, length, size)
         if self.methods:
             yield self._multi_inference(length, size)
+
+    def _single_requests(self, names: Sequence[str], length: int) -> Iterator[Any]:
+        """Return requests of one row that need no more than one shape."""
+        if METADATA in self.signatures:
+            yield self._predict_log(METADATA, length, 1)
+        for name in names if self.filters else ():
+            for output in filtered_outputs(self.signatures[name]):
+                yield self._predict_log(name, length, 1, [output])
+
+    def _example_log(self, name: str, length: int, size: int) -> Any:
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log = prediction_log_pb2.PredictionLog()
+        request = getattr(log, f"{self.methods[name].rsplit('/', 1)[-1]}_log").request
+        columns = self._columns([self._task(name)])
+        request.input.example_list.examples.extend([self._example(columns, length)] * size)
+        request.model_spec.name = _MODEL
+        request.model_spec.signature_name = name
+        return log
+
+    def _predict_log(self, name: str, length: int, size: int, outputs: Sequence[str] = ()) -> Any:
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log = prediction_log_pb2.PredictionLog()
+        request = log.predict_log.request
+        for input_name, value in self._values(name, length).items():
+            request.inputs[input_name].CopyFrom(tf.make_tensor_proto(tf.repeat(value, size, axis=0)))
+        request.model_spec.name = _MODEL
+        request.model_spec.signature_name = name
+        request.output_filter.extend(outputs)
+        return log
 
     def _multi_inference(self, length: int, size: int) -> Any:
         """Return one request to all Classify and Regress signatures: its examples hold the columns of all tasks."""
@@ -121,10 +147,11 @@ class Warmup:
             }
         return tf.train.Example(features=tf.train.Features(feature=features))
 
-    def _values(self, names: Sequence[str], length: int, pair: bool) -> dict[str, tf.Tensor]:
-        """Return one row for each input of a signature."""
-        if self.kind == "ids":
-            return self._ids(length, pair)
+    def _values(self, signature: str, length: int) -> dict[str, tf.Tensor]:
+        """Return one row for each input of a signature that predicts."""
+        if self.kind == "ids" and signature != METADATA:
+            return self._ids(length, self._is_pair(signature))
+        names = sorted(self.signatures[signature].structured_input_signature[1])
         texts = self._texts(length, len(names))
         return {name: tf.constant([text]) for name, text in zip(names, texts, strict=True)}
 
@@ -170,6 +197,8 @@ def warmup_shapes(signatures: int, buckets: Sequence[int], max_length: int) -> l
     return [(length, size) for length in lengths for size in sizes]
 
 
-def _inputs(signature: Any) -> Mapping[str, tf.TensorSpec]:
-    inputs: Mapping[str, tf.TensorSpec] = signature.structured_input_signature[1]
-    return inputs
+def filtered_outputs(signature: Any) -> list[str]:
+    """Return the outputs of a signature that are warmed up alone, too; none where it has no other."""
+    outputs = sorted(signature.structured_outputs)
+    found = [name for name in outputs if name in FILTERED_OUTPUTS or name.endswith(".pooled")]
+    return found if len(outputs) > 1 else []

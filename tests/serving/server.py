@@ -1,31 +1,25 @@
-"""A small server that answers as TensorFlow Serving does: its protobufs and REST paths, the graph in a session.
+"""One version of a model as TensorFlow Serving runs it: its protobufs, its checks of requests, its batches, the graph in a session.
 
 What TensorFlow Serving checks before it runs a request is checked here too, with the rules of its predict_util.cc, classifier.cc,
-regressor.cc and multi_inference.cc, so that a request or a model that it would refuse is refused in tests.
+regressor.cc and multi_inference.cc, so that a request or a model that it would refuse is refused in tests. Batches follow its
+batching_session.cc; that requests without rows are never answered, and what padding does, was seen with tensorflow_model_server
+2.20.0.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import threading
-from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (TensorFlow Serving links these ops)
-from google.protobuf import json_format
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
-    get_model_status_pb2,
     inference_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
@@ -40,11 +34,75 @@ class RefusedError(ValueError):
         self.code = code
 
 
+class NeverAnsweredError(Exception):
+    """A request that TensorFlow Serving takes and never answers; the thread that took it is lost."""
+
+
+class ServerDiedError(Exception):
+    """Requests at which TensorFlow Serving reads memory that is not its own."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How runs of several callers become one: the message of --batching_parameters_file."""
+
+    parameters: Any
+
+    def merge(self, runs):
+        """Return what the session is fed for these runs together, each a dict of arrays."""
+        for run in runs:
+            self._check(run)
+        total = sum(_rows(run) for run in runs)
+        size = next((size for size in self.parameters.allowed_batch_sizes if size >= total), total)
+        fed = {}
+        for name in runs[0]:
+            values = self._alike([run[name] for run in runs])
+            # Rows up to the next allowed size are copies of the first.
+            fed[name] = np.concatenate([*values, *[values[0][:1]] * (size - total)])
+        return fed
+
+    def _check(self, run):
+        if not run:
+            raise RefusedError("Batching session Run() must have at least one input tensor")
+        if any(not value.ndim for value in run.values()):
+            raise RefusedError("Batching session Run() input tensors must have at least one dimension")
+        if len({len(value) for value in run.values()}) > 1:
+            raise RefusedError("Batching session Run() input tensors must have equal 0th-dimension size")
+        if not _rows(run):
+            raise NeverAnsweredError
+        if _rows(run) > self.parameters.max_batch_size.value:
+            raise RefusedError("Task size is larger than maximum input batch size")
+
+    def _alike(self, values):
+        if len({value.shape[1:] for value in values}) == 1:
+            return values
+        if not self.parameters.pad_variable_length_inputs:
+            reason = "from different tasks have different shapes and padding is turned off"
+            raise RefusedError(f"Tensors {reason}", grpc.StatusCode.FAILED_PRECONDITION)
+        if len({value.ndim for value in values}) > 1:
+            raise ServerDiedError
+        longest = np.max([value.shape[1:] for value in values], axis=0)
+        return [
+            np.pad(
+                value,
+                [(0, 0), *((0, most - own) for most, own in zip(longest, value.shape[1:], strict=True))],
+                constant_values=value.flat[0],
+            )
+            for value in values
+        ]
+
+
+def _rows(run):
+    return len(next(iter(run.values())))
+
+
 class LoadedModel:
     """One version in a session."""
 
-    def __init__(self, folder, name="quickstart", labels=("stable", "canary")):
-        self.name, self.version, self.labels = name, int(folder.name), labels
+    def __init__(self, folder, name="quickstart", batching=None):
+        self.name, self.version, self.batching = name, int(folder.name), batching
+        self.graphs = set()  # feeds and fetches of each run: TensorFlow prepares a graph for each, at its first run
+        self.sizes = set()  # rows of each run
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
@@ -53,18 +111,23 @@ class LoadedModel:
     def close(self):
         self._session.close()
 
-    def find(self, spec):
-        if spec.name != self.name:
-            raise RefusedError(f"Servable not found for request: Latest({spec.name})", grpc.StatusCode.NOT_FOUND)
-        if spec.WhichOneof("version_choice") == "version_label" and spec.version_label not in self.labels:
-            raise RefusedError(f"Unrecognized servable version label: {spec.version_label}")
-        if spec.HasField("version") and spec.version.value != self.version:
-            raise RefusedError(
-                f"Servable not found for request: Specific({spec.name}, {spec.version.value})",
-                grpc.StatusCode.NOT_FOUND,
-            )
-
     def predict(self, request):
+        return self.predict_together([request])[0]
+
+    def predict_together(self, requests):
+        """Answer requests to one signature that come at once: where the server batches, in one run."""
+        calls = [self._predict_call(request) for request in requests]
+        [fetches] = {tuple(call[0].items()) for call in calls}
+        responses = []
+        for request, outputs in zip(requests, self._run(dict(fetches), [fed for _, fed in calls]), strict=True):
+            response = predict_pb2.PredictResponse()
+            self._name(response.model_spec, request.model_spec)
+            for key, value in outputs.items():
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+            responses.append(response)
+        return responses
+
+    def _predict_call(self, request):
         definition = self._definition(request.model_spec.signature_name)
         if set(request.inputs) != set(definition.inputs):
             raise RefusedError(f"input keys {sorted(request.inputs)} are not those of the signature")
@@ -73,17 +136,16 @@ class LoadedModel:
             if value.dtype != definition.inputs[key].dtype:
                 raise RefusedError(f"input {key}: wrong type")
             fed[definition.inputs[key].name] = tf.make_ndarray(value)
-        response = predict_pb2.PredictResponse()
-        self._name(response.model_spec, request.model_spec)
-        for key, value in self._run({key: tensor.name for key, tensor in definition.outputs.items()}, fed).items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
-        return response
+        if unknown := set(request.output_filter) - set(definition.outputs):
+            raise RefusedError(f"output tensor alias not found in signature: {min(unknown)}")
+        fetched = request.output_filter or definition.outputs
+        return {key: definition.outputs[key].name for key in fetched}, fed
 
     def classify(self, request):
         definition, fed, rows = self._example_call(request.model_spec.signature_name, request.input, CLASSIFY)
         response = classification_pb2.ClassificationResponse()
         self._name(response.model_spec, request.model_spec)
-        outputs = self._run({key: tensor.name for key, tensor in definition.outputs.items()}, fed)
+        [outputs] = self._run({key: tensor.name for key, tensor in definition.outputs.items()}, [fed])
         _fill_classes(response.result, outputs, rows)
         return response
 
@@ -91,7 +153,8 @@ class LoadedModel:
         definition, fed, rows = self._example_call(request.model_spec.signature_name, request.input, REGRESS)
         response = regression_pb2.RegressionResponse()
         self._name(response.model_spec, request.model_spec)
-        _fill_values(response.result, self._run({"outputs": definition.outputs["outputs"].name}, fed), rows)
+        [outputs] = self._run({"outputs": definition.outputs["outputs"].name}, [fed])
+        _fill_values(response.result, outputs, rows)
         return response
 
     def multi_inference(self, request):
@@ -109,7 +172,8 @@ class LoadedModel:
             raise RefusedError("Input tensor must be the same for all Signatures.")
         fetched = [{key: tensor.name for key, tensor in definition.outputs.items()} for definition, _, _ in calls]
         response = inference_pb2.MultiInferenceResponse()
-        for task, outputs in zip(request.tasks, self._run(fetched, calls[0][1]), strict=True):
+        [answers] = self._run(fetched, [calls[0][1]])
+        for task, outputs in zip(request.tasks, answers, strict=True):
             result = response.results.add()
             self._name(result.model_spec, task.model_spec)
             if task.method_name == CLASSIFY:
@@ -128,13 +192,6 @@ class LoadedModel:
         response.metadata["signature_def"].Pack(found)
         return response
 
-    def status(self):
-        response = get_model_status_pb2.GetModelStatusResponse()
-        response.model_version_status.add(
-            version=self.version, state=get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
-        )
-        return response
-
     def _definition(self, name):
         if (name or "serving_default") not in self.definitions:
             raise RefusedError(f'Serving signature name: "{name}" not found in signature def')
@@ -149,11 +206,22 @@ class LoadedModel:
             raise RefusedError("Input is empty.")
         return definition, {definition.inputs["inputs"].name: np.array(examples, dtype=object)}, len(examples)
 
-    def _run(self, fetches, fed):
+    def _run(self, fetches, runs):
+        """Return the outputs of each run: of one, or where the server batches, of several in one."""
+        fed = self.batching.merge(runs) if self.batching else runs[0]
+        self.graphs.add((*sorted(fed), *sorted(tf.nest.flatten(fetches))))
+        self.sizes.add(_rows(fed))
         try:
-            return self._session.run(fetches, fed)
-        except tf.errors.InvalidArgumentError as error:
+            outputs = self._session.run(fetches, fed)
+        except tf.errors.InvalidArgumentError as error:  # of one caller, for all of the batch
             raise RefusedError(str(error).splitlines()[0]) from None
+        ends = np.cumsum([_rows(run) for run in runs])
+        if not self.batching:
+            return [outputs]
+        return [
+            tf.nest.map_structure(lambda value, start=start, end=end: value[start:end], outputs)
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
     def _name(self, target, source):
         target.name, target.signature_name = self.name, source.signature_name
@@ -188,147 +256,3 @@ def replay(model, log):
         "multi_inference_log": model.multi_inference,
     }[which]
     return answer(getattr(log, which).request)
-
-
-@contextlib.contextmanager
-def grpc_server(model):
-    """Yield the address of a gRPC server."""
-
-    def guarded(answer):
-        def method(self, request, context):
-            try:
-                spec = request.tasks[0].model_spec if hasattr(request, "tasks") else request.model_spec
-                model.find(spec)
-                return answer(request)
-            except RefusedError as error:
-                return context.abort(error.code, str(error))
-
-        return method
-
-    class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
-        Predict = guarded(model.predict)
-        Classify = guarded(model.classify)
-        Regress = guarded(model.regress)
-        MultiInference = guarded(model.multi_inference)
-        GetModelMetadata = guarded(lambda request: model.metadata())
-
-    class Status(model_service_pb2_grpc.ModelServiceServicer):
-        GetModelStatus = guarded(lambda request: model.status())
-
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Status(), server)
-    port = server.add_insecure_port("localhost:0")
-    server.start()
-    try:
-        yield f"localhost:{port}"
-    finally:
-        server.stop(None).wait()
-
-
-_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?(?::(\w+))?")
-
-
-@contextlib.contextmanager
-def rest_server(model):
-    """Yield the address of an HTTP server."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *arguments):
-            pass
-
-        def do_GET(self):
-            self._answer(b"")
-
-        def do_POST(self):
-            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
-
-        def _answer(self, body):
-            try:
-                code, content = 200, rest_answer(model, self.path, body)
-            except RefusedError as error:
-                code = 404 if error.code == grpc.StatusCode.NOT_FOUND else 400
-                content = {"error": str(error)}
-            encoded = json.dumps(content, indent=4).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(encoded)))
-            self.end_headers()
-            self.wfile.write(encoded)
-
-    server = ThreadingHTTPServer(("localhost", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def rest_answer(model, path, body):
-    """Return the JSON of an answer: the REST API over the same protobufs."""
-    match = _PATH.fullmatch(path)
-    if not match:
-        raise RefusedError("Malformed request", grpc.StatusCode.NOT_FOUND)
-    name, version, label, metadata, verb = match.groups()
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = name
-    if version:
-        request.model_spec.version.value = int(version)
-    if label:
-        request.model_spec.version_label = label
-    model.find(request.model_spec)
-    if verb is None:
-        return json_format.MessageToDict(
-            model.metadata() if metadata else model.status(), preserving_proto_field_name=True
-        )
-    asked = json.loads(body)
-    request.model_spec.signature_name = asked.get("signature_name", "")
-    return {"predict": _rest_predict, "classify": _rest_examples, "regress": _rest_examples}[verb](
-        model, request, asked, verb
-    )
-
-
-def _rest_predict(model, request, asked, verb):
-    definition = model.definitions.get(request.model_spec.signature_name or "serving_default")
-    if definition is None:
-        raise RefusedError(f'Serving signature name: "{request.model_spec.signature_name}" not found in signature def')
-    columns = asked.get("inputs")
-    if columns is None:
-        columns = {key: [row[key] for row in asked["instances"]] for key in asked["instances"][0]}
-    for key, value in columns.items():
-        if key not in definition.inputs:
-            raise RefusedError(f"JSON object: does not have named input: {key}")
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value, definition.inputs[key].dtype))
-    outputs = {key: _plain(tf.make_ndarray(value)) for key, value in model.predict(request).outputs.items()}
-    if "inputs" in asked:
-        return {"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))}
-    rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-    return {"predictions": rows if len(outputs) > 1 else [next(iter(row.values())) for row in rows]}
-
-
-def _rest_examples(model, request, asked, verb):
-    request_type = classification_pb2.ClassificationRequest if verb == "classify" else regression_pb2.RegressionRequest
-    examples = request_type(model_spec=request.model_spec)
-    for row in asked["examples"]:
-        example = examples.input.example_list.examples.add()
-        for key, value in row.items():
-            if isinstance(value, str):
-                example.features.feature[key].bytes_list.value.append(value.encode())
-            else:
-                example.features.feature[key].int64_list.value.extend(value)
-    if verb == "regress":
-        return {"results": [row.value for row in model.regress(examples).result.regressions]}
-    rows = model.classify(examples).result.classifications
-    return {"results": [[[each.label, each.score] for each in row.classes] for row in rows]}
-
-
-def _plain(value):
-    if value.dtype == object:
-        return [text.decode() for text in value.ravel()] if value.ndim == 1 else value.astype(str).tolist()
-    return value.tolist()

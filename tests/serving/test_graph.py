@@ -33,7 +33,7 @@ DOCUMENTED = {
     "all_pairs": ({"text_a", "text_b"}, PAIRS, "predict"),
     "serving_default": ({"text_a", "text_b"}, PAIRS, "predict"),
     "encode": ({"text"}, {"pooled": "DT_FLOAT", "token_embeddings": "DT_FLOAT", "token_mask": "DT_INT32"}, "predict"),
-    "metadata": (set(), {"json": "DT_STRING"}, "predict"),
+    "metadata": ({"any_text"}, {"json": "DT_STRING"}, "predict"),
     "mood/classify": ({"inputs"}, {"classes": "DT_STRING", "scores": "DT_FLOAT"}, "classify"),
     "follows/classify": ({"inputs"}, {"classes": "DT_STRING", "scores": "DT_FLOAT"}, "classify"),
     "close/regress": ({"inputs"}, {"outputs": "DT_FLOAT"}, "regress"),
@@ -42,7 +42,7 @@ DOCUMENTED = {
 
 
 def _inputs(kind, columns):
-    if kind == "text" or columns in (set(), {"inputs"}):
+    if kind == "text" or columns in ({"any_text"}, {"inputs"}):
         return dict.fromkeys(columns, "DT_STRING")
     return dict.fromkeys(IDS, "DT_INT32")
 
@@ -65,9 +65,9 @@ def test_the_file_holds_the_documented_signatures(exported, kind):
         assert _types(definitions[name].inputs) == _named(_inputs(kind, columns)), name
         assert _types(definitions[name].outputs) == _named(outputs), name
         assert definitions[name].method_name == f"tensorflow/serving/{method}"
-        if columns:  # the number of rows is free
-            tensors = [*definitions[name].inputs.values(), *definitions[name].outputs.values()]
-            assert {tensor.tensor_shape.dim[0].size for tensor in tensors} == {-1}, name
+        # The number of rows is free.
+        tensors = [*definitions[name].inputs.values(), *definitions[name].outputs.values()]
+        assert {tensor.tensor_shape.dim[0].size for tensor in tensors} == {-1}, name
 
 
 @pytest.mark.parametrize("kind", EXPORT_KINDS)

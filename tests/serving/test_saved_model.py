@@ -183,7 +183,8 @@ def test_ids_of_a_pair_are_asked_of_tasks_of_one_order(exported, tmp_path, kind)
 @pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_what_a_stranger_needs_to_know_travels_inside(exported, kind):
     path = exported[3][kind]
-    [answer] = _ask_a_stranger(kind, path, [("metadata", {})])
+    [answer] = _ask_a_stranger(kind, path, [("metadata", {"any_text": ["", "anything"]})])
+    assert answer["json"][0] == answer["json"][1]
     metadata = json.loads(answer["json"][0])
     assert metadata == json.loads((path / "assets" / "metadata.json").read_text())
     assert metadata["max_length"] == 48

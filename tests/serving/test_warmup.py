@@ -6,9 +6,10 @@ import functools
 import itertools
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from mtdnn_tf.config import EXPORT_KINDS
 from mtdnn_tf.data.text import encode_texts
@@ -47,6 +48,11 @@ def _signatures(log):
     ]
 
 
+def _is_single(log):
+    """Return whether a request needs no more than one shape."""
+    return bool(getattr(_request(log), "output_filter", ())) or _signatures(log) == ["metadata"]
+
+
 def _shape(log, kind, tokenizer):
     """Return (length in tokens, rows) of a request; its rows are all alike."""
     request = _request(log)
@@ -73,15 +79,55 @@ def _tokens(texts, tokenizer):
 
 def test_every_signature_is_asked_at_every_length_and_batch_size(warmed, exported):
     kind, model, logs = warmed
-    asked = [(*_shape(log, kind, exported[2].tokenizer), tuple(_signatures(log))) for log in logs]
-    with_inputs = [(name,) for name, each in model.definitions.items() if each.inputs]
+    whole = [log for log in logs if not _is_single(log)]
+    asked = [(*_shape(log, kind, exported[2].tokenizer), tuple(_signatures(log))) for log in whole]
+    predictions = [(name,) for name in model.definitions if name != "metadata" and not name.startswith("__")]
     together = tuple(
         name for name in sorted(model.definitions) if model.definitions[name].method_name in (CLASSIFY, REGRESS)
     )
     assert len(together) == 4
-    expected = itertools.product(LENGTHS, BATCH_SIZES, [*with_inputs, together])
+    expected = itertools.product(LENGTHS, BATCH_SIZES, [*predictions, together])
     assert sorted(asked) == sorted((length, size, names) for length, size, names in expected)
-    assert "metadata" not in {name for _, _, names in asked for name in names}  # a batching server refuses to run it
+
+
+def _predict(model, kind, signature, outputs):
+    """Ask for some outputs of a row, as a caller with an `output_filter` does."""
+    request = predict_pb2.PredictRequest(output_filter=outputs)
+    request.model_spec.signature_name = signature
+    for name, tensor in model.definitions[signature].inputs.items():
+        value = ["fine"] if tensor.dtype == tf.string else np.ones([1, 20], np.int32)
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return model.predict(request)
+
+
+def test_the_outputs_that_callers_ask_for_alone_are_warmed_up(warmed):
+    """TensorFlow prepares a graph at the first run of each set of outputs."""
+    kind, model, logs = warmed
+    model.graphs.clear()
+    for log in filter(_is_single, logs):
+        replay(model, log)
+    ready = set(model.graphs)
+    for signature in ("mood", "follows"):
+        for output in ("label", "probabilities"):
+            assert list(_predict(model, kind, signature, [output]).outputs) == [output]
+    _predict(model, kind, "encode", ["pooled"])
+    _predict(model, kind, "metadata", [])
+    assert model.graphs == ready
+    _predict(model, kind, "mood", ["logits", "label"])
+    assert len(model.graphs - ready) == 1
+    with pytest.raises(RefusedError, match="alias not found in signature: score"):
+        _predict(model, kind, "mood", ["score"])
+
+
+def test_a_frozen_model_is_not_warmed_up_by_output(exported, tmp_path):
+    """Each set of outputs holds the constants of a frozen encoder again."""
+    _, tasks, encoder, paths = exported
+    signatures = tf.saved_model.load(str(paths["text"])).signatures
+    counts = {
+        filters: Warmup(signatures, {}, tasks, encoder.tokenizer, 48, "text", filters).write(tmp_path, [48])
+        for filters in (True, False)
+    }
+    assert counts[True] - counts[False] == 2 + 2 + 1  # of two classifications and `encode`
 
 
 def test_each_request_is_of_the_kind_that_its_signature_answers(warmed):
@@ -100,7 +146,7 @@ def test_the_server_takes_each_request_and_answers_each_row(warmed, exported):
     kind, model, logs = warmed
     for log in logs:
         answer = replay(model, log)
-        rows = _shape(log, kind, exported[2].tokenizer)[1]
+        rows = 1 if _is_single(log) else _shape(log, kind, exported[2].tokenizer)[1]
         if log.WhichOneof("log_type") == "predict_log":
             assert {tf.make_ndarray(value).shape[0] for value in answer.outputs.values()} == {rows}
         elif log.WhichOneof("log_type") == "multi_inference_log":
