@@ -11,8 +11,8 @@ from functools import partial
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import Faults, LineError, RowError, each_row
+from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
-from mtdnn_tf.data.rows import read_jsonl
 from mtdnn_tf.data.sentences import split_sentences
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.files import matching_files

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from mtdnn_tf.errors import UserError
 
 Received = TypeVar("Received")
 Made = TypeVar("Made")
+_ADVISE_FLAGS: ContextVar[bool] = ContextVar("advise_flags", default=False)
+
+
+def option(name: str, value: str) -> str:
+    """Return how the user sets an option of a source, for advice: `encoding: cp1252` in a task file, or as a flag of the command."""
+    if not _ADVISE_FLAGS.get():
+        return f"`{name}: {value}`"
+    return f"`--no{name}`" if value == "false" else f"`--{name}={value}`"
+
+
+@contextmanager
+def options_are_flags() -> Iterator[None]:
+    """Make messages name flags: for commands that read files without a task file."""
+    token = _ADVISE_FLAGS.set(True)
+    try:
+        yield
+    finally:
+        _ADVISE_FLAGS.reset(token)
 
 
 class RowError(UserError):

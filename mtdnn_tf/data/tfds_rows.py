@@ -69,6 +69,25 @@ def dataset_files(source: SourceConfig) -> list[str]:
     return sorted(str(path) for path in folder.iterdir())
 
 
+def shared_records(one: SourceConfig, other: SourceConfig) -> int:
+    """Return how many records of a dataset two slices of it have in common.
+
+    Raises:
+        UserError: as `read_tfds`.
+    """
+    name, split = split_path(one)
+    builder = _builder(name, one.data_dir)
+    found: list[set[tuple[str, int]]] = []
+    for source in (one, other):
+        split = split_path(source)[1]
+        try:
+            parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+        except Exception as error:  # split expressions are parsed here
+            raise UserError(f"tfds:{name}:{split}: {_reason(error)}") from None
+        found.append({(part.splitname, record) for part in parts for record in range(part.from_, part.to)})
+    return len(found[0] & found[1])
+
+
 def _builder(name: str, data_dir: str | None) -> Any:
     return _opened_builder(name) if _is_folder(name) else _prepared_builder(name, data_dir)
 
