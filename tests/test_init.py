@@ -423,6 +423,7 @@ BAD = {
     "empty file": ("a.tsv", "", {}, "the file is empty"),
     "header only": ("a.tsv", "text\tlabel\n", {}, "holds a header and no row"),
     "one column": ("a.tsv", "\n".join(TEXTS), {}, "one column; expected texts and a label, separated by tabs"),
+    "CSV with a fault, called JSON": ("a.json", "text,label\na,b,c\nd,e\n", {}, "separated by commas: set the ending .csv"),
     "bars": ("a.csv", "text|score\n" + "a, b|0.5\nc|0.7\n" * 9, {}, "a.csv:1: the columns are separated by '|'"),
     "semicolons and commas": ("a.csv", "text;label\n" + "well, a b;c\nd e;f\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),
     "semicolons and decimal commas": ("a.csv", "text;score\n" + "a b;1,5\nd e;2,5\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),
@@ -439,7 +440,9 @@ BAD = {
     "bare carriage returns": ("a.tsv", GOOD.replace("\n", "\r"), {}, "a.tsv:1: lines end in bare carriage returns"),
     "words with tags": ("a.txt", "He O\nLeeds I-LOC\n\n" * 20, {}, "a.txt:3: an empty line; only the end of the file may have any; if lines"),
     "words with parts of speech": ("a.tsv", "He\tPRP\nsat\tVBD\n\n" * 20, {}, "tagging tasks are not trained here"),
-    "lists of words and tags": ("a.json", '[{"tokens": ["He", "sat"], "ner_tags": [0, 0]}, {}]', {}, "a.json:1: a list of words with a list of tags"),
+    "lists of words and tags": (
+        "a.json", '[{"tokens": ["He", "sat"], "ner_tags": [0, 0]}, {}]', {}, "a.json:1: a list of words with a list of tags",
+    ),
     "spans": ("a.json", '{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}', {}, "answers are spans of a context (SQuAD"),
     "spans, flat": (
         "a.jsonl", jsonl(context=TEXTS, question=OTHERS, answers=[{"text": ["a"], "answer_start": [0]}] * 40), {}, "a.jsonl:1: answers are spans",

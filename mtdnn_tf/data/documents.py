@@ -17,7 +17,7 @@ from mtdnn_tf.data.sentences import split_sentences
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.files import matching_files
 
-_JSON_ENDINGS = (".jsonl", ".json")
+_JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 _OPENING = re.compile(r"<doc(\s.*)?>\s*")
 _CLOSING = "</doc>"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -11,24 +11,23 @@ from mtdnn_tf.errors import UserError
 
 Received = TypeVar("Received")
 Made = TypeVar("Made")
-_ADVISE_FLAGS: ContextVar[bool] = ContextVar("advise_flags", default=False)
+_FORMS: ContextVar[Mapping[str, str] | None] = ContextVar("forms", default=None)
 
 
 def option(name: str, value: str) -> str:
-    """Return how the user sets an option of a source, for advice: `encoding: cp1252` in a task file, or as a flag of the command."""
-    if not _ADVISE_FLAGS.get():
-        return f"`{name}: {value}`"
-    return f"`--no{name}`" if value == "false" else f"`--{name}={value}`"
+    """Return how the user of this command sets an option of a source, for messages: in a task file, unless `options_as` says else."""
+    form = (_FORMS.get() or {}).get(name)
+    return form.format(value) if form else f"`{name}: {value}`"
 
 
 @contextmanager
-def options_are_flags() -> Iterator[None]:
-    """Make messages name flags: for commands that read files without a task file."""
-    token = _ADVISE_FLAGS.set(True)
+def options_as(**forms: str) -> Iterator[None]:
+    """Make messages advise options in other forms, `{}` for the value: for commands that read files without a task file."""
+    token = _FORMS.set(forms)
     try:
         yield
     finally:
-        _ADVISE_FLAGS.reset(token)
+        _FORMS.reset(token)
 
 
 class RowError(UserError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -92,8 +93,8 @@ class _Document:
     def __init__(self, path: str) -> None:
         self._path = path
         self._open: list[str] = []  # brackets, from the outermost on
-        self._around: list[str] = []  # what stands around the rows
-        self._row: list[str] | None = None  # the row that is open
+        self._around = io.StringIO()  # what stands around the rows
+        self._row: io.StringIO | None = None  # the row that is open
         self._begun = {"top": 0, "row": 0}  # the lines in which the outermost value and the row begin
         self._key = ""  # the latest text in an outermost object
         self._rows_under: str | None = None  # the key of the array of rows; "": the array is outermost
@@ -120,8 +121,8 @@ class _Document:
                 self._begin(number, token)
                 start = match.start()
             elif self._row is None and token == "{" and self._is_row(number):
-                self._around.append(text[start : match.start()])
-                self._row, self._begun["row"], start = [], number, match.start()
+                self._around.write(text[start : match.start()])
+                self._row, self._begun["row"], start = io.StringIO(), number, match.start()
             elif self._row is None and token not in ",:]}" and self._is_element():
                 yield number, RowError(f"{self._path}:{number}: {_ELEMENT}, received {quoted(token)}")
             elif len(self._open) == 1 and token[0] == '"':
@@ -134,14 +135,14 @@ class _Document:
                     yield from self._finished(number, text[start : match.end()])
                     start = match.end()
         if self._open:
-            (self._around if self._row is None else self._row).append(text[start:])
+            (self._around if self._row is None else self._row).write(text[start:])
 
     def _begin(self, number: int, token: str) -> None:
         if token not in _CLOSING:
             raise self._not_json(number, f"{quoted(token)} outside of objects and arrays")
         if self._done or (token == "[" and self._begun["top"]):
             raise self._not_json(number, "a second value beside the array of rows")
-        self._around, self._begun["top"] = [], number
+        self._around, self._begun["top"] = io.StringIO(), number
         self._rows_under = "" if token == "[" else None
 
     def _is_element(self) -> bool:
@@ -168,12 +169,12 @@ class _Document:
     def _finished(self, number: int, rest: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
         """Yield the row that ends here; check what stands around the rows where that ends."""
         if self._row is not None:
-            begun, text = self._begun["row"], "".join([*self._row, rest])
+            begun, text = self._begun["row"], self._row.getvalue() + rest
             self._row = None
-            self._around.append("{}" + "\n" * (number - begun))
+            self._around.write("{}" + "\n" * (number - begun))
             yield self._parsed(begun, text)
             return
-        begun, text = self._begun["top"], "".join([*self._around, rest])
+        begun, text = self._begun["top"], self._around.getvalue() + rest
         if self._rows_under is None:  # an object without an array of rows is itself one
             yield self._parsed(begun, text)
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +17,13 @@ import numpy as np
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.canonical import as_tabulated, canonical_table
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
-from mtdnn_tf.data.faults import Faults, RowError, each_row
+from mtdnn_tf.data.faults import Faults, RowError, each_row, option
 from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened, text_fault
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.row_slices import chosen_rows, count_of, shared_items
-from mtdnn_tf.data.rows import Table, read_csv, read_quoted_tsv, read_tsv
+from mtdnn_tf.data.rows import Table, is_quoted, read_csv, read_quoted_tsv, read_tsv
 from mtdnn_tf.data.tfds_rows import read_tfds, shared_records, split_path
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.tasks import TaskSpec
@@ -166,7 +168,28 @@ def open_table(source: SourceConfig) -> Table:
 
 
 def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    return _examples_of(open_table(source), task, source, labelled)
+    examples = _examples_of(open_table(source), task, source, labelled)
+    if _format(source) == "tsv":
+        _report_quotes(examples)
+    return examples
+
+
+def _report_quotes(examples: Examples) -> None:
+    """Report on stderr the first text that a csv writer seems to have quoted: in quotes, with each quote inside doubled."""
+    for texts in examples.texts:
+        for line, text in zip(examples.lines, texts, strict=True):
+            if '""' in text and len(text) > 2 and is_quoted(text):
+                return _report_quoted(examples.origin, int(line))
+    return None
+
+
+@functools.cache  # a file is read several times
+def _report_quoted(origin: str, line: int) -> None:
+    print(
+        f"warning: {origin}:{line}: a text in quotes with doubled quotes inside, as csv writers put them; in TSV they are a part of "
+        f"the text: if the file is quoted, set {option('format', 'quoted_tsv')}",
+        file=sys.stderr,
+    )
 
 
 def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:

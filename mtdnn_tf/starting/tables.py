@@ -13,7 +13,7 @@ from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Key
-from mtdnn_tf.data.faults import all_good, options_are_flags
+from mtdnn_tf.data.faults import all_good, options_as
 from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import raw_label
 from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
@@ -46,6 +46,7 @@ QUOTING: dict[str, Callable[[str], bool]] = {
     "fields with a quote, a tab or a line break": lambda value: any(mark in value for mark in '"\t\n\r'),
     "fields with a quote, a comma, a tab or a line break": lambda value: any(mark in value for mark in '",\t\n\r'),
 }
+_ADVICE = {"encoding": "`--encoding={}`", "header": "`--noheader`", "format": "the ending .{}"}  # as init takes options
 _JSON_START = re.compile(r"\s*(\{|\[\s*(\{|$))")
 _LOOKED_AT = 1000  # rows that tell whether the first line is one of them
 _LONGEST_NAME = 60  # characters
@@ -160,7 +161,7 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
         raise UserError(
             f"{path}: the format cannot be told from the ending {ending(path)!r}; known endings: {', '.join(ENDINGS)}: rename the file"
         )
-    with options_are_flags():
+    with options_as(**_ADVICE):
         form = ENDINGS[ending(path)]
         try:
             table = _read_as(path, form, header, encoding)

@@ -390,3 +390,16 @@ def test_controls_where_windows_has_letters_are_reported_once(tmp_path, capsys, 
     for line in found:
         assert line.startswith(f"warning: {path}:3: byte 0x{byte[0]:02x} ")
         assert f"`encoding: {advice}`" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"), [('"the ""scene"" was fine"', True), ('"a"', False), ('He said "no"', False), ('"no," said "he"', False), ('""', False)]
+)  # fmt: skip
+def test_texts_that_a_csv_writer_quoted_are_reported_once(tmp_path, capsys, text, reported):
+    path = _write(tmp_path / "x.tsv", f"text\tlabel\na\tpositive\n{text}\tpositive\n")
+    for _ in range(2):
+        assert _read(path).texts[0] == ["a", text]
+    found = capsys.readouterr().err.splitlines()
+    assert [line.split(": a text")[0] for line in found] == ([f"warning: {path}:3"] if reported else [])
+    assert len(_read(path, format="quoted_tsv") if reported else found) == (2 if reported else 0)
+    assert capsys.readouterr().err == ""
