@@ -33,7 +33,12 @@ def count_of(items: Sequence[int]) -> int:
 
 def shared_items(one: SourceConfig, other: SourceConfig, count: int) -> int:
     """Return how many of a source's `count` items two slices of it have in common."""
-    return len(set(range(count)[parse_slice(one)]) & set(range(count)[parse_slice(other)]))
+    return in_common(range(count)[parse_slice(one)], range(count)[parse_slice(other)])
+
+
+def in_common(one: range, other: range) -> int:
+    """Return how many numbers two ranges of step 1 have in common."""
+    return max(0, min(one.stop, other.stop) - max(one.start, other.start))
 
 
 def parse_slice(source: SourceConfig) -> slice:
