@@ -424,6 +424,7 @@ BAD = {
     "header only": ("a.tsv", "text\tlabel\n", {}, "holds a header and no row"),
     "one column": ("a.tsv", "\n".join(TEXTS), {}, "one column; expected texts and a label, separated by tabs"),
     "CSV with a fault, called JSON": ("a.json", "text,label\na,b,c\nd,e\n", {}, "separated by commas: set the ending .csv"),
+    "array of arrays": ("a.json", json.dumps([["a b c", 0], ["d e f", 1]] * 9), {}, "a.json:1: each row must be one JSON object"),
     "bars": ("a.csv", "text|score\n" + "a, b|0.5\nc|0.7\n" * 9, {}, "a.csv:1: the columns are separated by '|'"),
     "semicolons and commas": ("a.csv", "text;label\n" + "well, a b;c\nd e;f\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),
     "semicolons and decimal commas": ("a.csv", "text;score\n" + "a b;1,5\nd e;2,5\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),

@@ -217,7 +217,7 @@ def _object(path: str, begun: int, text: str, rule: str) -> dict[str, Any]:
 def _place_and_reason(begun: int, error: Exception) -> tuple[int, str]:
     """Return the line in which a text that begins in line `begun` is not JSON, and why."""
     if isinstance(error, json.JSONDecodeError):
-        return begun + error.lineno - 1, f"{error.msg} at character {error.colno}"
+        return begun + error.lineno - 1, f"{error.msg.removesuffix(' at')} at character {error.colno}"
     return begun, str(error)
 
 

@@ -198,9 +198,9 @@ def _read_otherwise(path: str, form: str, header: bool | None, encoding: str, fa
         UserError: the fault as what the ending says, or the separator that is not read here.
     """
     start = next((without_line_end(line) for _, line in all_good(read_lines(path, encoding)) if line.strip()), "")
+    if form == "jsonl" and start.lstrip().startswith(("{", "[")):
+        raise fault
     if _JSON_START.match(start):
-        if form == "jsonl":
-            raise fault
         return replace(_objects(path, encoding), notes=(f"the ending says {form}, but the file holds JSON",))
     for other, separator in (("tsv", "\t"), ("csv", ",")):
         if other == form or separator not in start:
