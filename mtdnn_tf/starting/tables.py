@@ -47,7 +47,7 @@ QUOTING: dict[str, Callable[[str], bool]] = {
     "fields with a quote, a comma, a tab or a line break": lambda value: any(mark in value for mark in '",\t\n\r'),
 }
 _ADVICE = {"encoding": "`--encoding={}`", "header": "`--noheader`", "format": "the ending .{}"}  # as init takes options
-_JSON_START = re.compile(r"\s*(\{|\[\s*(\{|$))")
+_JSON_START = re.compile(r'\s*(\{(\s*"[^"]*"\s*:.*)?|\[\s*(\{.*)?)')
 _LOOKED_AT = 1000  # rows that tell whether the first line is one of them
 _LONGEST_NAME = 60  # characters
 
@@ -163,14 +163,18 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
         )
     with options_as(**_ADVICE):
         form = ENDINGS[ending(path)]
+        start = next((without_line_end(line) for _, line in all_good(read_lines(path, encoding)) if line.strip()), "")
+        if form != "jsonl" and _JSON_START.fullmatch(start) and "\t" not in start:
+            table = _objects(path, encoding)
+            return replace(table, notes=(f"the ending says {form}, but the file holds JSON", *table.notes))
         try:
             table = _read_as(path, form, header, encoding)
         except UserError as error:
-            return _read_otherwise(path, form, header, encoding, error)
+            return _read_otherwise(path, form, start, header, encoding, error)
         if len(table.columns) == 1 and table.format != "jsonl":
             expected = "tabs" if form == "tsv" else "commas"
             fault = UserError(f"{path}: one column; expected texts and a label, separated by {expected}")
-            return _read_otherwise(path, form, header, encoding, fault)
+            return _read_otherwise(path, form, start, header, encoding, fault)
         return table
 
 
@@ -191,17 +195,16 @@ def _read_as(path: str, form: str, header: bool | None, encoding: str) -> FileTa
     return FileTable(path, form, named, columns, records, encoding, notes, quoting)
 
 
-def _read_otherwise(path: str, form: str, header: bool | None, encoding: str, fault: UserError) -> FileTable:
-    """Read a file that is not what its ending says as the format of which all its rows are.
+def _read_otherwise(
+    path: str, form: str, start: str, header: bool | None, encoding: str, fault: UserError
+) -> FileTable:
+    """Read a file whose ending says `form`, and whose first line is `start`, with the separator that gives all rows as many columns.
 
     Raises:
-        UserError: the fault as what the ending says, or the separator that is not read here.
+        UserError: the fault of reading it as its ending says, or the separator that is not read here.
     """
-    start = next((without_line_end(line) for _, line in all_good(read_lines(path, encoding)) if line.strip()), "")
     if form == "jsonl" and start.lstrip().startswith(("{", "[")):
         raise fault
-    if _JSON_START.match(start):
-        return replace(_objects(path, encoding), notes=(f"the ending says {form}, but the file holds JSON",))
     for other, separator in (("tsv", "\t"), ("csv", ",")):
         if other == form or separator not in start:
             continue
@@ -235,9 +238,9 @@ def _quoting(path: str, encoding: str) -> tuple[str, tuple[str, ...]]:
     Quotes are the writer's where the file reads as a program would have written it that quotes the same fields throughout. A plain text
     with quotes around or in it does not: each quote inside would be doubled.
     """
-    lines = [line for _, line in all_good(read_lines(path, encoding))]
-    if not any('"' in line for line in lines):
+    if not any('"' in line for _, line in all_good(read_lines(path, encoding))):
         return "", ()
+    lines = [line for _, line in all_good(read_lines(path, encoding))]
     rule = _rule_of_quoting(path, encoding, lines)
     if rule is not None:
         return rule, (
