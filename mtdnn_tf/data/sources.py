@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+_SPLIT = re.compile(r"(?:^|\+)\s*(\w+)")  # in train[:10%]+test
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
@@ -128,6 +130,11 @@ def _part(source: SourceConfig) -> str:
     return (source.rows or "") + ("" if split.isidentifier() else split)
 
 
+def _splits_in(source: SourceConfig) -> set[str]:
+    """Return the splits of a dataset that its slices are taken from."""
+    return set(_SPLIT.findall(split_path(source)[1] or ""))
+
+
 def _refuse_shared(task: TaskSpec, split: str, other: str, examples: Examples) -> None:
     """Refuse two splits of a task that share rows of one source: a score would be of rows that were trained on."""
     own, theirs = (_with_split(task.sources[name], name) for name in (split, other))
@@ -136,7 +143,7 @@ def _refuse_shared(task: TaskSpec, split: str, other: str, examples: Examples) -
         shared = shared_records(own, theirs)
         if shared:
             unit, advice = "records", "take slices that do not overlap"
-        elif task.type == "ranking":
+        elif task.type == "ranking" and not _splits_in(own).isdisjoint(_splits_in(theirs)):
             first_texts = set(read_source(task, theirs, labelled=False).texts[0])
             shared = len(first_texts & set(examples.texts[0]))
             advice = (

@@ -336,3 +336,7 @@ def test_a_slice_of_a_dataset_cuts_no_question(prepared):
     task = _split_task(prepared, PICK, "train[:8]", "train[8:]", **options)
     with pytest.raises(UserError, match=r"share 1 questions of .*by `rows`"):
         read_examples(task, "dev")
+    apart = _split_task(
+        prepared, PICK, "train[:8]", "validation", **options
+    )  # the same question, by the dataset's own splits
+    assert len(read_examples(apart, "dev")) == 3
