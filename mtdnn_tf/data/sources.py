@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import sys
@@ -46,6 +45,7 @@ ENDINGS = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+_REPORTED: set[str] = set()  # files whose quotes have been reported; they are read several times
 _SPLIT = re.compile(r"(?:^|\+)\s*(\w+)")  # in train[:10%]+test
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -182,21 +182,21 @@ def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> 
 
 
 def _report_quotes(examples: Examples) -> None:
-    """Report on stderr the first text that a csv writer seems to have quoted: in quotes, with each quote inside doubled."""
-    for texts in examples.texts:
-        for line, text in zip(examples.lines, texts, strict=True):
-            if '""' in text and len(text) > 2 and is_quoted(text):
-                return _report_quoted(examples.origin, int(line))
-    return None
-
-
-@functools.cache  # a file is read several times
-def _report_quoted(origin: str, line: int) -> None:
-    print(
-        f"warning: {origin}:{line}: a text in quotes with doubled quotes inside, as csv writers put them; in TSV they are a part of "
-        f"the text: if the file is quoted, set {option('format', 'quoted_tsv')}",
-        file=sys.stderr,
+    """Report on stderr, once for each file, a text that a csv writer seems to have quoted: in quotes, each quote inside doubled."""
+    quoted_lines = (
+        line
+        for texts in examples.texts
+        for line, text in zip(examples.lines, texts, strict=True)
+        if '""' in text and len(text) > 2 and is_quoted(text)
     )
+    line = None if examples.origin in _REPORTED else next(quoted_lines, None)
+    if line is not None:
+        _REPORTED.add(examples.origin)
+        print(
+            f"warning: {examples.origin}:{line}: a text in quotes with doubled quotes inside, as csv writers put them; in TSV they "
+            f"are a part of the text: if the file is quoted, set {option('format', 'quoted_tsv')}",
+            file=sys.stderr,
+        )
 
 
 def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:

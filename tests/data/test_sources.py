@@ -397,8 +397,8 @@ def test_controls_where_windows_has_letters_are_reported_once(tmp_path, capsys, 
 )  # fmt: skip
 def test_texts_that_a_csv_writer_quoted_are_reported_once(tmp_path, capsys, text, reported):
     path = _write(tmp_path / "x.tsv", f"text\tlabel\na\tpositive\n{text}\tpositive\n")
-    for _ in range(2):
-        assert _read(path).texts[0] == ["a", text]
+    for rows, texts in ((None, ["a", text]), ("[1:]", [text])):
+        assert _read(path, rows=rows).texts[0] == texts
     found = capsys.readouterr().err.splitlines()
     assert [line.split(": a text")[0] for line in found] == ([f"warning: {path}:3"] if reported else [])
     assert len(_read(path, format="quoted_tsv") if reported else found) == (2 if reported else 0)
