@@ -63,9 +63,9 @@ class SourceConfig:
     """
 
     path: Name
-    # auto (by ending), tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program); of running text: data/documents.py
+    # auto (by ending), tsv, quoted_tsv, csv, jsonl, tfds; canonical, preprocessed (of the original program); of running text: data/documents.py
     format: str = "auto"
-    rows: str | None = None  # part of a file's rows, as in "[:-200]" and "[-200:]"; None: all
+    rows: str | None = None  # part of a file's rows (ranking: questions), as in "[:-200]" and "[-200:]"; None: all
     split: str | None = None  # tfds only: train, validation, test, train[:10%]
     data_dir: str | None = None  # tfds only
     header: bool | None = None  # tsv and csv; None: as the ready-made task says, else true

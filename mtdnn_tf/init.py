@@ -1,6 +1,6 @@
 """Writes a task file for data of your own: `python -m mtdnn_tf.init --train=reviews.tsv`.
 
-It guesses type, columns and labels from a TSV, CSV or JSON-lines file and shows its guess. `--train` may be repeated, a task
+It guesses type, columns and labels from a TSV, CSV or JSON file and shows its guess. `--train` may be repeated, a task
 for each file. Without a development file some rows are held out, in new files beside the task file. Nothing is overwritten.
 """
 
@@ -74,7 +74,7 @@ def _share() -> float | None:
 def _files() -> list[Files]:
     """Return the files of each task."""
     if not _TRAIN.value:
-        raise UserError("--train is missing: name a TSV, CSV or JSON-lines file, as in --train=reviews.tsv")
+        raise UserError("--train is missing: name a TSV, CSV or JSON file, as in --train=reviews.tsv")
     count = len(_TRAIN.value)
     for flag in (_DEV, _TEST):
         if flag.value and len(flag.value) != count:

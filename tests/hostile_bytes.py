@@ -38,7 +38,16 @@ ENCODINGS = {
     "UTF-8 mark, called Latin-1": Told("x.tsv", "\ufeff" + GOOD, (":1:", "utf-8"), MOOD, {"encoding": "latin-1"}),
     "UTF-8 mark, called utf-8-sig": Read("x.tsv", "\ufeff" + GOOD, ["a", "b"], None, MOOD, {"encoding": "utf-8-sig"}),
     "mark in the middle": Told("x.tsv", GOOD + "\ufeff" + GOOD, (":4:", "unknown label 'label'")),
-    "Latin-1": Told("x.tsv", GOOD.encode() + b"caf\xe9\tpositive\n", (":4:", "byte offset 3", r"b'\xe9'", "latin-1")),
+    "Latin-1": Told(
+        "x.tsv", GOOD.encode() + b"caf\xe9\tpositive\n", (":4:", "byte offset 3", r"b'\xe9'", "`encoding: cp1252`")
+    ),
+    "apostrophe of Windows": Told(
+        "x.tsv", GOOD.encode() + b"it\x92s\tpositive\n", (":4:", "offset 2", "`encoding: cp1252`")
+    ),
+    "no encoding of Windows either": Told("x.tsv", b"text\tlabel\na\x8d\tpositive\n", (":2:", "or name its encoding")),
+    "one damaged character": Told(
+        "x.tsv", "text\tlabel\ncafé ".encode() + b"\xe9\tpositive\n", (":2:", "repair this one")
+    ),
     "Latin-1 called so": Read(
         "x.tsv", b"text\tlabel\ncaf\xe9\tpositive\n", ["café"], [1], MOOD, {"encoding": "latin-1"}
     ),
@@ -63,11 +72,19 @@ ENCODINGS = {
 LINES = {
     "CR LF": Read("x.tsv", GOOD.replace("\n", "\r\n"), ["a", "b"], [1, 0]),
     "CR LF and LF": Read("x.tsv", "text\tlabel\r\na\tpositive\nb\tnegative\r\n", ["a", "b"], [1, 0]),
-    "CR only": Told("x.tsv", GOOD.replace("\n", "\r"), (":1:", "carriage return")),
-    "CR only, no header": Told("x.tsv", "a\tyes\rb\tno\r", (":1:", "3 columns"), MOOD, {"header": False}),
-    "CR only, CSV": Told("x.csv", "text,label\ra,positive\r", (":1:", "carriage return")),
-    "CR only, JSON": Told("x.jsonl", '{"text": "a"}\r{"text": "b"}\r', (":1:", "not JSON", "Extra data")),
-    "one line ends in CR": Told("x.tsv", "text\tlabel\na\tpositive\rb\tnegative\n", (":2:", "3 columns, expected 2")),
+    "CR only": Told("x.tsv", GOOD.replace("\n", "\r"), (":1:", "bare carriage returns", "convert")),
+    "CR only, no header": Told("x.tsv", "a\tyes\rb\tno\r", (":1:", "bare carriage returns"), MOOD, {"header": False}),
+    "CR only, CSV": Told("x.csv", "text,label\ra,positive\r", (":1:", "bare carriage returns")),
+    "CR only, JSON": Told("x.jsonl", '{"text": "a"}\r{"text": "b"}\r', (":1:", "bare carriage returns")),
+    "CR only but for the last line end": Told(
+        "x.tsv", "a\rb\rc\n", (":1:", "bare carriage returns"), MOOD, {"header": False, "columns": {"text": 0}}
+    ),
+    "CR only after the header": Told(
+        "x.tsv", "text\tlabel\na\tpositive\rb\tnegative\r", (":2:", "3 columns", "carriage return")
+    ),
+    "one line ends in CR": Told(
+        "x.tsv", "text\tlabel\na\tpositive\rb\tnegative\n", (":2:", "3 columns, expected 2", "carriage return")
+    ),
     "CR in a text": Read("x.tsv", "text\tlabel\na\rb\tpositive\n", ["a\rb"]),
     "U+2028, U+0085, VT, FF in a text": Read(
         "x.tsv", "text\tlabel\na\u2028b\x85c\vd\fe\tpositive\n", ["a\u2028b\x85c\vd\fe"]

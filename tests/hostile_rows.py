@@ -27,9 +27,11 @@ HEADERS = {
         "x.tsv", "a\tpositive\nb\tnegative\n", (":1:", "no column 'text' among a, positive", "header: false")
     ),
     "header though there is none": Told("x.tsv", GOOD, (":1:", "unknown label 'label'"), MOOD, {"header": False}),
-    "name twice": Told("x.tsv", "text\tlabel\ttext\na\tpositive\tb\n", (":1:", "'text' stands twice", "0 and 2")),
+    "name twice": Told("x.tsv", "text\tlabel\ttext\na\tpositive\tb\n", (":1:", "'text' appears twice", "0 and 2")),
     "no names": Told("x.tsv", "\t\t\na\tb\tc\n", (":1:", "no column 'text'")),
-    "quoted names in TSV": Told("x.tsv", '"text"\t"label"\n"a"\t"positive"\n', (":1:", "no column 'text'", '"text"')),
+    "quoted names in TSV": Told(
+        "x.tsv", '"text"\t"label"\n"a"\t"positive"\n', (":1:", "no column 'text'", "`format: quoted_tsv`")
+    ),
     "column mapped twice": Told(
         "x.tsv",
         GOOD,
@@ -73,6 +75,36 @@ CSV = {
     "separated by semicolons": Told("x.csv", "text;label\na;positive\n", (":1:", "no column 'text'", "semicolons")),
     "separated by tabs": Told("x.csv", GOOD, (":1:", "no column 'text'", "format: tsv")),
     "CSV called TSV": Told("x.tsv", "text,label\na,positive\n", (":1:", "format: csv")),
+    "CSV called TSV, no header": Told("x.tsv", "a,positive\n", (":1:", "`format: csv`"), MOOD, {"header": False}),
+    "CSV called TSV, by position": Told(
+        "x.tsv", "a,positive\n", (":1:", "`format: csv`"), MOOD, {"header": False, "columns": {"text": 0, "label": 1}}
+    ),
+    "JSON called TSV": Told("x.tsv", '{"text": "a", "label": "positive"}\n', (":1:", "`format: jsonl`")),
+    "TSV called CSV, commas in some texts": Told(
+        "x.csv",
+        "a\tpositive\nb, c\tnegative\nd\tpositive\n",
+        (":1:", "tabs", "`format: tsv`"),
+        MOOD,
+        {"header": False, "columns": {"text": 0, "label": 1}},
+    ),
+    "line that names the separator": Told("x.csv", "sep=,\ntext,label\na,positive\nb,bad\n", (":4:", "'bad'")),
+    "line that names the separator, quoted": Read("x.csv", '"sep=,"\r\ntext,label\r\na,positive\r\n', ["a"]),
+    "line that names the tab": Read("x.tsv", "SEP=\t\ntext\tlabel\na\tpositive\n", ["a"]),
+    "line that names another separator": Told(
+        "x.csv", "sep=;\ntext;label\na;positive\n", (":1:", "';'", "commas or tabs")
+    ),
+    "quoted fields": Read(
+        "x.tsv",
+        '"text"\tlabel\n"a ""b""\n\tc"\tpositive\nd "e"\t"negative"\n',
+        ['a "b"\n\tc', 'd "e"'],
+        [1, 0],
+        MOOD,
+        {"format": "quoted_tsv"},
+    ),
+    "quote that is not doubled": Told(
+        "x.tsv", 'text\tlabel\n"a" b\tpositive\n', (":2:", "faulty CSV", "tabs"), MOOD, {"format": "quoted_tsv"}
+    ),
+    "words with tags": Told("x.tsv", "text\tlabel\nHe\tO\nLeeds\tB-LOC\n\nShe\tO\n", (":4:", "an empty line", "CoNLL")),
     "comma in a text": Told("x.csv", "text,label\nwell, yes,positive\n", (":2:", "3 columns, expected 2")),
     "quote that is not closed": Told(
         "x.csv", 'text,label\na,positive\n"b,negative\nc,positive\n', (":3:", "faulty CSV")
@@ -98,15 +130,81 @@ CSV = {
     "NUL in CSV": Told("x.csv", "text,label\na\0,positive\n", (":2:", "NUL")),
 }
 JSON = {
-    "array of rows": Told("x.json", '[{"text": "a", "label": "positive"}]\n', (":1:", "one JSON object")),
+    "array of rows": Read("x.json", '[{"text": "a", "label": "positive"}]\n', ["a"], [1]),
+    "array over several lines": Told(
+        "x.json",
+        '[\n  {"text": "[{,", "label": "positive"},\n  {\n    "text": "b",\n    "label": "bad"\n  }\n]\n',
+        (":3:", "'bad'"),
+    ),
+    "array, two rows on a line": Read(
+        "x.jsonl", '[{"text": "a", "label": "positive"}, {"text": "\\"]}",\n"label": "negative"}]', ["a", '"]}'], [1, 0]
+    ),
+    "array under a key": Read(
+        "x.json",
+        '{"version": "1", "tags": ["x"], "data": [{"text": "a", "label": "positive", "of": [{"by": 1}]}]}',
+        ["a"],
+    ),
+    "array under a key, over several lines": Told(
+        "x.json",
+        '{\n "about": {"by": ["me"]},\n "data": [\n  {"text": "a", "label": "positive"},\n  {"text": "b"}\n ],\n "end": 1\n}',
+        (":5:", "key 'label' is missing"),
+    ),
+    "arrays under two keys": Told(
+        "x.json",
+        '{"train": [{"text": "a", "label": "positive"}],\n"dev": [{"text": "b"}]}',
+        (":2:", '"dev" beside "train"'),
+    ),
+    "array of arrays": Told("x.json", '[\n["a", "positive"]]', (":2:", "must be one JSON object")),
+    "array of texts and rows": Told(
+        "x.json", '[{"text": "a", "label": "positive"},\n"b"]', (":2:", "must be one JSON object", "b")
+    ),
+    "array without a comma": Told(
+        "x.json",
+        '[\n{"text": "a", "label": "positive"}\n{"text": "b", "label": "positive"}]',
+        (":3:", "not JSON", "','"),
+    ),
+    "array that is cut off": Told(
+        "x.json", '[\n{"text": "a", "label": "positive"},\n{"text": "b",\n', (":3:", "ends inside", "begins in line 3")
+    ),
+    "array and more": Told(
+        "x.json", '[{"text": "a", "label": "positive"}]\n[{"text": "b"}]', (":2:", "a second value")
+    ),
+    "array with a fault inside a row": Told(
+        "x.json", '[\n{"text": "a", "label": "positive"},\n{\n"text": \'b\'\n}]', (":4:", "not JSON", "Expecting value")
+    ),
+    "array, key twice": Told("x.json", '[{"text": "a",\n"text": "b"}]', (":1:", "'text' appears twice")),
+    "array, not UTF-8": Told(
+        "x.json", b'[{"text": "a", "label": "positive"},\n{"text": "caf\xe9"}]', (":2:", "byte offset 13")
+    ),
+    "array of none": Told("x.json", "[]\n", (": the file is empty",)),
+    "by column": Told(
+        "x.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": "positive"}}', (":1:", "one object for each row")
+    ),
+    "by column, lists": Told(
+        "x.json", '{\n"text": ["a", "b"],\n"label": ["positive", "negative"]}', (":1:", "one object for each row")
+    ),
+    "by column, split": Told(
+        "x.json", '{"columns": ["text"], "index": [0], "data": [["a"]]}', (":1:", "one object for each row")
+    ),
+    "by row number": Told("x.jsonl", '{"0": {"text": "a"}, "1": {"text": "b"}}\n', (":1:", "one object for each row")),
     "rows as arrays": Told("x.jsonl", '["a", "positive"]\n', (":1:", "one JSON object")),
     "row is a number": Told("x.jsonl", "5\n", (":1:", "one JSON object", "'5'")),
-    "indented": Told("x.json", '{\n  "text": "a"\n}\n', (":1:", "not JSON", "one whole object")),
+    "objects over several lines": Told(
+        "x.json",
+        '{\n  "text": "a",\n  "label": "positive"\n}\n{\n  "text": "b",\n  "label": "bad"\n}\n',
+        (":5:", "'bad'"),
+    ),
+    "CSV called JSON": Told("x.json", "text,label\na,positive\n", (":1:", "not JSON", "`format: csv`")),
+    "list of objects in a row": Read(
+        "x.jsonl", '{"text": "a", "label": "positive", "spans": [{"start": 0}]}\n', ["a"], [1]
+    ),
     "comma at the end": Told("x.jsonl", '{"text": "a", "label": "positive",}\n', (":1:", "not JSON")),
     "single quotes": Told("x.jsonl", "{'text': 'a'}\n", (":1:", "not JSON", "double quotes at character 2")),
-    "key twice": Told("x.jsonl", '{"text": "a", "text": "b", "label": "positive"}\n', (":1:", "'text' stands twice")),
+    "key twice": Told("x.jsonl", '{"text": "a", "text": "b", "label": "positive"}\n', (":1:", "'text' appears twice")),
     "last of many keys twice": Told(
-        "x.jsonl", "{" + "".join(f'"{n}": 1, ' for n in range(100_000)) + '"99999": 1}', (":1:", "'99999' stands twice")
+        "x.jsonl",
+        "{" + "".join(f'"{n}": 1, ' for n in range(100_000)) + '"99999": 1}',
+        (":1:", "'99999' appears twice"),
     ),
     "object for a text": Told(
         "x.jsonl", '{"text": {"en": "a"}, "label": "positive"}\n', (":1:", "must be a text", "{'en': 'a'}")

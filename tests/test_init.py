@@ -135,9 +135,9 @@ def loaded(path):
     return {task.name: task for task in mtdnn.load_tasks(mtdnn.load_config(path))}
 
 
-def write(folder, name, text):
+def write(folder, name, content):
     path = folder / name
-    path.write_text(text, encoding="utf-8", newline="")
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(path)
 
 
@@ -244,12 +244,116 @@ def test_a_packed_file_in_another_encoding(tmp_path):
     assert read_examples(task, "dev").texts[0][0].startswith("café")
 
 
+# --- what writers write
+
+
+def quoted_tsv(texts, labels, quoting, header=("text", "label"), line_end="\n"):
+    stream = io.StringIO()
+    rows = [*([header] if header else []), *zip(texts, labels, strict=True)]
+    csv.writer(stream, delimiter="\t", quoting=quoting, lineterminator=line_end).writerows(rows)
+    return stream.getvalue()
+
+
+def objects(texts, labels):
+    return [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+
+
+SPOKEN = [f'"Is {text}?" he said' if place % 3 else text for place, text in enumerate(TEXTS)]
+COMMAS = [f"{text}, I think" if place % 3 else text for place, text in enumerate(TEXTS)]
+MOODS = cycle("neg", "pos")
+IN_ORDER = objects(TEXTS, MOODS)
+
+# name: (file name, its text, the texts in it, the format that the task file names)
+WRITTEN = {
+    "every field quoted": ("a.tsv", quoted_tsv(SPOKEN, MOODS, csv.QUOTE_ALL), SPOKEN, "quoted_tsv"),
+    "every field quoted, no header": ("a.txt", quoted_tsv(TEXTS, MOODS, csv.QUOTE_ALL, None, "\r\n"), TEXTS, "quoted_tsv"),
+    "numbers not quoted": ("a.tsv", quoted_tsv(TEXTS, cycle(0, 1), csv.QUOTE_NONNUMERIC), TEXTS, "quoted_tsv"),
+    "quoted where needed": ("a.tsv", quoted_tsv(SPOKEN, MOODS, csv.QUOTE_MINIMAL), SPOKEN, "quoted_tsv"),
+    "quoted for commas": (
+        "a.txt", tsv([f'"{text}"' if "," in text else text for text in COMMAS], MOODS, header=("text", "label")), COMMAS, "quoted_tsv"),
+    "line breaks in texts": (
+        "a.tsv", quoted_tsv([text.replace(" on", "\n\ton") for text in TEXTS], MOODS, csv.QUOTE_MINIMAL),
+        [text.replace(" on", "\n\ton") for text in TEXTS], "quoted_tsv"),
+    "no quotes": ("a.tsv", quoted_tsv(TEXTS, MOODS, csv.QUOTE_MINIMAL), TEXTS, "auto"),
+    "plain, speech": ("a.tsv", tsv(SPOKEN, MOODS, header=("text", "label")), SPOKEN, "auto"),
+    "plain, all texts in quotes": ("a.tsv", tsv([f'"{text}"' for text in TEXTS], MOODS, header=("text", "label")),
+                                   [f'"{text}"' for text in TEXTS], "auto"),
+    "plain, quotes beside doubled ones": ("a.tsv", tsv(['"a ""b"" c"', *SPOKEN[1:]], MOODS, header=("text", "label")),
+                                          ['"a ""b"" c"', *SPOKEN[1:]], "auto"),
+    "array": ("a.json", json.dumps(IN_ORDER), TEXTS, "auto"),
+    "array over several lines": ("a.json", json.dumps(IN_ORDER, indent=1), TEXTS, "auto"),
+    "array, an object a line": ("a.json", "[" + ",\n".join(map(json.dumps, IN_ORDER)) + "]", TEXTS, "auto"),
+    "array under a key": ("a.json", json.dumps({"about": {"by": ["us"]}, "rows": IN_ORDER, "count": 40}), TEXTS, "auto"),
+    "array under a key, over several lines": ("a.json", json.dumps({"rows": IN_ORDER, "count": 40}, indent=2), TEXTS, "auto"),
+    "objects over several lines": ("a.json", "\n".join(json.dumps(row, indent=2) for row in IN_ORDER), TEXTS, "auto"),
+    "array, called lines": ("a.jsonl", json.dumps(IN_ORDER, indent=1), TEXTS, "auto"),
+    "lines, called JSON": ("a.json", jsonl(text=TEXTS, label=MOODS), TEXTS, "auto"),
+    "lines, called text": ("a.txt", jsonl(text=TEXTS, label=MOODS), TEXTS, "jsonl"),
+    "lines, called CSV": ("a.csv", jsonl(text=TEXTS, label=MOODS), TEXTS, "jsonl"),
+    "array, called CSV": ("a.csv", json.dumps(IN_ORDER, indent=1), TEXTS, "jsonl"),
+    "CSV, called JSON": ("a.json", as_csv(COMMAS, MOODS, header=("text", "label")), COMMAS, "csv"),
+    "CSV, called TSV": ("a.tsv", as_csv(COMMAS, MOODS, header=("text", "label")), COMMAS, "csv"),
+    "TSV with commas, called CSV": ("a.csv", tsv(COMMAS, MOODS, header=("text", "label")), COMMAS, "tsv"),
+    "separator named": ("a.csv", "sep=,\n" + as_csv(COMMAS, MOODS, header=("text", "label")), COMMAS, "auto"),
+    "tab named, called CSV": ("a.csv", "sep=\t\n" + tsv(COMMAS, MOODS, header=("text", "label")), COMMAS, "tsv"),
+    "packed": ("a.ndjson", jsonl(text=TEXTS, label=MOODS), TEXTS, "auto"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_training_reads_what_the_writer_meant(tmp_path, case):
+    name, content, texts, form = WRITTEN[case]
+    path = write(tmp_path, name, content)
+    dev = write(tmp_path, f"b{Path(name).suffix}", content)
+    task = loaded(started(tmp_path, Files(path, dev)))["a"]
+    assert task.sources["train"].format == form
+    read = read_examples(task, "train")
+    assert read.texts[0] == texts
+    assert [task.labels[label] for label in read.labels] == (
+        [*map(str, cycle(0, 1))] if case == "numbers not quoted" else MOODS
+    )
+    (tmp_path / "mine.yaml").unlink()
+    task = loaded(started(tmp_path, Files(path)))["a"]
+    assert sorted(read_examples(task, "train").texts[0] + read_examples(task, "dev").texts[0]) == sorted(texts)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [("quoted where needed", "quotes around fields with a quote, a tab or a line break are taken for the writer's"),
+     ("plain, all texts in quotes", "40 rows have a field in quotes (line 2, 3, 4, ...)"),
+     ("plain, quotes beside doubled ones", "1 rows have a field in quotes (line 2)"),
+     ("CSV, called JSON", "the ending says jsonl, but the file is csv")],
+)  # fmt: skip
+def test_what_is_taken_for_quotes_is_said(tmp_path, case, expected):
+    name, content, _, _ = WRITTEN[case]
+    task_file = started(tmp_path, Files(write(tmp_path, name, content))).read_text().replace("\n    # ", " ")
+    assert expected in task_file
+
+
+def test_new_files_are_quoted_as_the_file_was(tmp_path):
+    name, content, _, _ = WRITTEN["every field quoted"]
+    started(tmp_path, Files(write(tmp_path, name, content)))
+    for split in ("train", "dev"):
+        assert set((tmp_path / "mine_data" / f"a_{split}.tsv").read_text().splitlines()) <= set(content.splitlines())
+
+
 # --- holding out
 
 
 def held(tmp_path, content, name="a.tsv", share=0.2):
     task = loaded(started(tmp_path, Files(write(tmp_path, name, content)), share=share))["a"]
     return task, read_examples(task, "train"), read_examples(task, "dev")
+
+
+def test_a_development_file_names_the_row_that_spoils_it(tmp_path):
+    train = write(tmp_path, "a.jsonl", jsonl(text=TEXTS, label=MOODS))
+    for rows, expected in (
+        ('{"text": "a"}\n', "b.jsonl:41: the key 'label'"),
+        ('{"label": "pos"}\n', "b.jsonl:41: the key 'text'"),
+    ):
+        dev = write(tmp_path, "b.jsonl", jsonl(text=TEXTS, label=MOODS) + rows)
+        with pytest.raises(UserError, match=expected):
+            started(tmp_path, Files(train, dev))
 
 
 def test_labels_are_held_out_in_the_same_share(tmp_path):
@@ -320,6 +424,52 @@ BAD = {
     "empty file": ("a.tsv", "", {}, "the file is empty"),
     "header only": ("a.tsv", "text\tlabel\n", {}, "holds a header and no row"),
     "one column": ("a.tsv", "\n".join(TEXTS), {}, "one column; expected texts and a label, separated by tabs"),
+    "JSON with a fault, called CSV": ("a.csv", '{"text": "a b", "label": 1}\n' * 9 + '{"text": "a b", "label" 1}\n', {}, "a.csv:10: not JSON"),
+    "CSV with a fault, called JSON": ("a.json", "text,label\na,b,c\nd,e\n", {}, "separated by commas: set the ending .csv"),
+    "array of arrays": ("a.json", json.dumps([["a b c", 0], ["d e f", 1]] * 9), {}, "a.json:1: each row must be one JSON object"),
+    "bars": ("a.csv", "text|score\n" + "a, b|0.5\nc|0.7\n" * 9, {}, "a.csv:1: the columns are separated by '|'"),
+    "semicolons and commas": ("a.csv", "text;label\n" + "well, a b;c\nd e;f\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),
+    "semicolons and decimal commas": ("a.csv", "text;score\n" + "a b;1,5\nd e;2,5\n" * 9, {}, "a.csv:1: the columns are separated by ';'"),
+    "column twice": (
+        "a.tsv", tsv(TEXTS, cycle("a", "b"), OTHERS, header=("text", "label", "text")), {},
+        "a.tsv:1: column 'text' appears twice in the header (positions 0 and 2); rename one (a file without a header: `--noheader`)",
+    ),
+    "label twice": (
+        "a.csv", as_csv(cycle(0, 1), TEXTS, cycle(1, 0), header=("label", "x", "label")), {}, "a.csv:1: column 'label' appears twice",
+    ),
+    "id twice": ("a.tsv", tsv(IDS, TEXTS, IDS, cycle(1, 0), header=("id", "t", "id", "y")), {}, "a.tsv:1: column 'id' appears twice"),
+    "other encoding": ("a.tsv", GOOD.encode() + b"it\x92s\ta\n", {}, "a.tsv:42: not valid utf-8 at byte offset 2 of the line (b'\\x92')"),
+    "flag for the encoding": ("a.tsv", GOOD.encode() + b"it\x92s\ta\n", {}, "such as `--encoding=cp1252`"),
+    "bare carriage returns": ("a.tsv", GOOD.replace("\n", "\r"), {}, "a.tsv:1: lines end in bare carriage returns"),
+    "words with tags": ("a.txt", "He O\nLeeds I-LOC\n\n" * 20, {}, "a.txt:3: an empty line; only the end of the file may have any; if lines"),
+    "words with parts of speech": ("a.tsv", "He\tPRP\nsat\tVBD\n\n" * 20, {}, "tagging tasks are not trained here"),
+    "lists of words and tags": (
+        "a.json", '[{"tokens": ["He", "sat"], "ner_tags": [0, 0]}, {}]', {}, "a.json:1: a list of words with a list of tags",
+    ),
+    "spans": ("a.json", '{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}', {}, "answers are spans of a context (SQuAD"),
+    "spans, flat": (
+        "a.jsonl", jsonl(context=TEXTS, question=OTHERS, answers=[{"text": ["a"], "answer_start": [0]}] * 40), {}, "a.jsonl:1: answers are spans",
+    ),
+    "by column": ("a.json", json.dumps({"text": TEXTS, "label": cycle(0, 1)}), {}, "a.json:1: one object with a column"),
+    "null text": (
+        "a.jsonl", jsonl(text=[*TEXTS[:5], None, *TEXTS[6:]], label=cycle(0, 1)), {},
+        "a.jsonl:6: the key 'text' must hold a text in every row, received null",
+    ),
+    "null text, named": ("a.jsonl", jsonl(x=[*TEXTS[:5], None, *TEXTS[6:]], label=cycle(0, 1)), {"text": ("x",)}, "a.jsonl:6: the key 'x'"),
+    "number for a text": (
+        "a.jsonl", jsonl(text=[*TEXTS[:-1], 5], label=cycle(0, 1)), {},
+        "a.jsonl:40: the key 'text' must hold a text in every row, received 5",
+    ),
+    "text missing": (
+        "a.json", json.dumps([*objects(TEXTS, MOODS), {"label": "pos"}], indent=1), {},
+        "a.json:162: the key 'text' is missing; this row has label",
+    ),
+    "label missing": ("a.jsonl", jsonl(text=TEXTS, label=cycle(0, 1)) + '{"text": "a b c"}\n', {}, "a.jsonl:41: the key 'label' is missing"),
+    "label missing beside another": (
+        "a.jsonl", jsonl(text=TEXTS, label=cycle(0, 1), size=cycle("a", "b", "c")) + '{"text": "a b c", "size": "a"}\n', {},
+        "a.jsonl:41: the key 'label' is missing; this row has text, size; for another column: --label=<column>",
+    ),
+    "label is a list": ("a.jsonl", jsonl(text=TEXTS, labels=[["a"]] * 40), {}, "a.jsonl:1: the key 'labels' holds a list, ['a']; several labels"),
     "semicolons": ("a.csv", "text;label\na b;c\n", {}, "separated by ';'"),
     "ragged": ("a.tsv", GOOD + "x\n", {}, "a.tsv:42: 1 column, expected 2"),
     "unknown ending": ("a.dat", GOOD, {}, "known endings: .tsv"),
@@ -338,7 +488,7 @@ BAD = {
     ),
     "too few rows": ("a.tsv", "text\tlabel\na good day\tx\na bad day\ty\n", {}, "too few rows to hold any out"),
     "half an emoji": ("a.jsonl", jsonl(text=[*TEXTS[1:], "\ud83d"], label=cycle(0, 1)), {}, "a.jsonl:40: the key 'text' holds half"),
-    "list in JSON": ("a.jsonl", '{"text": "a b c", "label": ["x"]}\n', {}, "1 keys with a text or a number"),
+    "list in JSON": ("a.jsonl", '{"text": "a b c", "tags": ["x"]}\n', {}, "1 keys with a text or a number"),
 }  # fmt: skip
 
 

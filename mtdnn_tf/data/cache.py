@@ -19,7 +19,7 @@ from mtdnn_tf.config import DataConfig, SourceConfig
 from mtdnn_tf.data.batches import TokenizedTask, tokenize_task
 from mtdnn_tf.data.pipelines import PARALLEL_CALLS, without_tuner
 from mtdnn_tf.data.pretraining import tokenize_documents
-from mtdnn_tf.data.sources import read_examples
+from mtdnn_tf.data.sources import cut_from_the_same, read_examples
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.data.tfds_rows import dataset_files
 from mtdnn_tf.files import atomic_directory
@@ -63,6 +63,7 @@ def tokenized_split(task: TaskSpec, split: str, tokenizer: Tokenizer, data: Data
 def _dependencies(task: TaskSpec, split: str, tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
     source = task.sources[split]
     spec = asdict(task)
+    others = cut_from_the_same(task, split)
     return {
         "version": _VERSION,
         "split": split,
@@ -71,6 +72,8 @@ def _dependencies(task: TaskSpec, split: str, tokenizer: Tokenizer, max_length: 
         "source": asdict(source),
         "content": _content_hash(source),
         "tokenizer": tokenizer.fingerprint,
+        # Reading refuses splits that share rows; an entry stands for such a reading.
+        **({"others": [asdict(task.sources[other]) for other in others]} if others else {}),
     }
 
 

@@ -12,7 +12,6 @@ from typing import Protocol, Self
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import RowError, all_good, each_row
 from mtdnn_tf.data.lines import quoted, read_lines, without_line_end
-from mtdnn_tf.data.row_slices import sliced
 from mtdnn_tf.data.rows import Table, without_blanks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically
@@ -193,8 +192,7 @@ def write_canonical(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def canonical_table(task: TaskSpec, source: SourceConfig) -> Table:
-    """Open a canonical file, or the lines of it that `source.rows` names, as the rows of a task: of ranking one for each candidate,
-    those of a line in one group.
+    """Open a canonical file as the rows of a task: of ranking one for each candidate, those of a line in one group.
 
     Raises:
         UserError: here or while rows are taken: see `read_canonical`; no rows.
@@ -204,12 +202,12 @@ def canonical_table(task: TaskSpec, source: SourceConfig) -> Table:
     if first is None:
         raise UserError(f"{source.path}: the file is empty; expected rows")
     names = (*task.text, "label", "group")
-    return Table(source.path, _values(sliced(itertools.chain([first], rows), source)), names, len(names))
+    return Table(source.path, _values(itertools.chain([first], rows)), names, len(names))
 
 
 def as_tabulated(task: TaskSpec, source: SourceConfig) -> SourceConfig:
-    """Return the source as of the rows of `canonical_table`: lines are chosen, and where the task is ranking there are groups."""
-    return replace(source, columns={"group": "group"} if task.type == "ranking" else {}, rows=None)
+    """Return the source as of the rows of `canonical_table`: where the task is ranking there are groups."""
+    return replace(source, columns={"group": "group"} if task.type == "ranking" else {})
 
 
 def layout_of(task: TaskSpec) -> str:

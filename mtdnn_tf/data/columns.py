@@ -6,18 +6,11 @@ from dataclasses import dataclass
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.lines import quoted, shortened
-from mtdnn_tf.data.rows import Table
+from mtdnn_tf.data.rows import Table, layout_advice
 from mtdnn_tf.errors import UserError, closest_name, unknown_name
 from mtdnn_tf.tasks import TaskSpec
 
 Key = int | str  # what a row's values are taken with
-# What the one name of a header tells where it holds the separator of another format.
-_SEPARATORS = {
-    "\t": "the file seems to be separated by tabs: say `format: tsv`",
-    ";": "the file seems to be separated by semicolons: save it with commas or tabs",
-    ",": "the file seems to be separated by commas: say `format: csv`",
-    "|": "the file seems to be separated by bars: save it with commas or tabs",
-}
 
 
 class MissingColumnError(UserError):
@@ -72,9 +65,9 @@ def _by_order(task: TaskSpec, source: SourceConfig, table: Table, labelled: bool
     texts = len(task.text)
     if table.width not in ((texts + 1,) if labelled else (texts, texts + 1)):
         expected = ", ".join([*task.text, "label"])
+        advice = layout_advice(table.first) or "say where they stand with `columns: {<name>: <position from 0>}`"
         raise UserError(
-            f"{source.path}:1: {_count(table.width)}, expected {texts + 1} ({expected}) in a file without a header; "
-            "say where they stand with `columns: {<name>: <position from 0>}`"
+            f"{source.path}:1: {_count(table.width)}, expected {texts + 1} ({expected}) in a file without a header; {advice}"
         )
     label = texts if labelled is not False and table.width > texts else None
     return Columns(tuple(range(texts)), label, None)
@@ -105,7 +98,8 @@ def _missing(source: SourceConfig, table: Table, role: str) -> str:
         if table.by_name:
             names = shortened(", ".join(table.names or ()), 200)
             return f"{where}: its columns have names, not positions: {names}"
-        return f"{where}: {_count(table.width)}, positions count from 0"
+        advice = layout_advice(table.first)
+        return f"{where}: {_count(table.width)}, positions count from 0" + (f"; {advice}" if advice else "")
     if table.names is None:
         return f"{where}: the file has no header; map {role!r} to a position from 0"
     known = shortened(", ".join(table.names), 200) or "none"
@@ -121,11 +115,8 @@ def _missing(source: SourceConfig, table: Table, role: str) -> str:
 def _header_advice(table: Table) -> str:
     if table.by_name:
         return ""
-    if table.width == 1:
-        for separator, advice in _SEPARATORS.items():
-            if separator in (table.names or ("",))[0]:
-                return f"; {advice}"
-    return ", or say `header: false` where the first line is data"
+    advice = layout_advice(table.first)
+    return f"; {advice}" if advice else ", or say `header: false` where the first line is data"
 
 
 def _count(width: int) -> str:

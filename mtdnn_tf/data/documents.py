@@ -11,13 +11,13 @@ from functools import partial
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import Faults, LineError, RowError, each_row
+from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
-from mtdnn_tf.data.rows import read_jsonl
 from mtdnn_tf.data.sentences import split_sentences
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.files import matching_files
 
-_JSON_ENDINGS = (".jsonl", ".json")
+_JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 _OPENING = re.compile(r"<doc(\s.*)?>\s*")
 _CLOSING = "</doc>"
 

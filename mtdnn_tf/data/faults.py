@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from mtdnn_tf.errors import UserError
 
 Received = TypeVar("Received")
 Made = TypeVar("Made")
+_FORMS: ContextVar[Mapping[str, str] | None] = ContextVar("forms", default=None)
+
+
+def option(name: str, value: str) -> str:
+    """Return how the user of this command sets an option of a source, for messages: in a task file, unless `options_as` says else."""
+    form = (_FORMS.get() or {}).get(name)
+    return form.format(value) if form else f"`{name}: {value}`"
+
+
+@contextmanager
+def options_as(**forms: str) -> Iterator[None]:
+    """Make messages advise options in other forms, `{}` for the value: for commands that read files without a task file."""
+    token = _FORMS.set(forms)
+    try:
+        yield
+    finally:
+        _FORMS.reset(token)
 
 
 class RowError(UserError):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import gzip
+import itertools
 import os
+import re
 import reprlib
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +18,23 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from mtdnn_tf.data.faults import LineError
+from mtdnn_tf.data.faults import LineError, option
 from mtdnn_tf.errors import UserError, closest_name
 
 _LONGEST_LINE = 2**27  # bytes: a line is held in memory, and a packed file of a few kilobytes can hold one without end
 # Codecs of Python's that end a line as text does, but are for names and literals.
 _NO_FILE_ENCODINGS = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
+# Of each ISO 8859 part, the encoding of Windows that has letters and punctuation where the part has control characters.
+_OF_WINDOWS = {
+    "iso8859-1": "cp1252",
+    "iso8859-2": "cp1250",
+    "iso8859-5": "cp1251",
+    "iso8859-7": "cp1253",
+    "iso8859-9": "cp1254",
+    "iso8859-15": "cp1252",
+}
+_CONTROLS = re.compile("[\x80-\x9f]")
+_BARE_RETURN = re.compile(rb"\r(?!\n|\Z)|\r\Z")
 _COMPRESSED = "this is {}: unpack it, or pack it with gzip (ending .gz)"
 # First bytes of files that are often taken for text; a longer start stands before a shorter one.
 _SIGNATURES = {
@@ -74,20 +89,24 @@ def read_lines(path: str, encoding: str = "utf-8") -> Iterator[tuple[int, str | 
     r"""Yield (1-based number, line with its line end) of a file, unpacked where its name ends in .gz.
 
     Only \n ends a line: a lone \r and Unicode's other line separators are part of the text. A line that is not valid in
-    this encoding or holds NUL comes as a `LineError`.
+    this encoding or holds NUL comes as a `LineError`. Control characters that ISO 8859 has where Windows has letters are
+    reported on stderr, once for each file.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged or no text, or a line is longer than 128 MiB.
+        UserError: the file is missing, unreadable, damaged or no text, all its lines end in a bare \r, or a line is longer than
+            128 MiB.
     """
     codec = _checked_codec(path, encoding)
-    for number, raw in _raw_lines(path):
-        if number == 1:
-            _check_start(path, raw, codec)
+    windows = _OF_WINDOWS.get(codec)
+    for number, raw in _checked_lines(path, codec):
         try:
             line = _decoded(f"{path}:{number}", raw, codec)
         except LineError as error:
             yield number, error
             continue
+        if windows and (control := _CONTROLS.search(line)):
+            _report_control(path, number, control[0], encoding, option("encoding", windows))
+            windows = None
         yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
@@ -109,11 +128,41 @@ def _checked_codec(path: str, encoding: str) -> str:
     return name
 
 
+def _checked_lines(path: str, codec: str) -> Iterator[tuple[int, bytes]]:
+    lines = _raw_lines(path)
+    ahead = list(itertools.islice(lines, 1))
+    for _, raw in ahead:
+        _check_start(path, raw, codec)
+        if _BARE_RETURN.search(raw):
+            ahead += itertools.islice(lines, 1)
+            _check_line_ends(path, ahead)
+            break
+    return itertools.chain(ahead, lines)
+
+
+def _check_line_ends(path: str, ahead: list[tuple[int, bytes]]) -> None:
+    r"""Refuse a file of one line that holds bare carriage returns; of several lines they may be part of a text."""
+    if len(ahead) == 1:
+        raise UserError(
+            rf"{path}:1: lines end in bare carriage returns (\r); they must end in \n or \r\n: convert the file, as in "
+            rf"`tr '\r' '\n' < old > new`"
+        )
+
+
+@functools.cache  # a file is read several times: by each split, and by the warnings of a plan
+def _report_control(path: str, number: int, control: str, encoding: str, advice: str) -> None:
+    print(
+        f"warning: {path}:{number}: byte 0x{ord(control):02x} is a control character in {encoding}, and control characters are "
+        f"left out of texts; if the file comes from Windows, set {advice}",
+        file=sys.stderr,
+    )
+
+
 def _check_start(path: str, raw: bytes, codec: str) -> None:
     """Refuse what is no text file at all, however its first line may be decoded."""
     advice = next((advice for start, advice in _SIGNATURES.items() if raw.startswith(start)), None)
     if advice is None and codec != "utf-8" and raw.startswith(codecs.BOM_UTF8):
-        advice = f"this starts with the byte-order mark of UTF-8: say `encoding: utf-8` rather than {codec}"
+        advice = f"this starts with the byte-order mark of UTF-8: set {option('encoding', 'utf-8')} rather than {codec}"
     if advice is not None:
         raise UserError(f"{path}:1: no {codec} text, it starts with {quoted(raw[:4])}; {advice}")
 
@@ -172,8 +221,7 @@ def _decoded(where: str, raw: bytes, codec: str) -> str:
     except UnicodeError as error:
         start = getattr(error, "start", 0)
         raise LineError(
-            f"{where}: not valid {codec} at byte offset {start} of the line ({quoted(raw[start : start + 1])}); "
-            "convert the file to UTF-8 or name its encoding, such as `encoding: latin-1`",
+            f"{where}: not valid {codec} at byte offset {start} of the line ({quoted(raw[start : start + 1])}); {_encoding_advice(raw, codec)}",
             raw.decode(codec, errors="replace"),
         ) from None
     if "\0" in line:
@@ -183,3 +231,13 @@ def _decoded(where: str, raw: bytes, codec: str) -> str:
             line,
         )
     return line
+
+
+def _encoding_advice(raw: bytes, codec: str) -> str:
+    if not raw.decode(codec, errors="ignore").isascii():
+        return f"other characters of the line are valid {codec}: repair this one, or convert the file to UTF-8"
+    try:
+        raw.decode("cp1252")  # also what latin-1 has, and the punctuation that it has not
+    except UnicodeError:
+        return "convert the file to UTF-8 or name its encoding"
+    return f"convert the file to UTF-8 or name its encoding, such as {option('encoding', 'cp1252')}"

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import RowError, each_row
+from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import raw_label
 from mtdnn_tf.data.lines import quoted
-from mtdnn_tf.data.rows import read_jsonl
 from mtdnn_tf.data.text import Tokenizer, longest_first
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.files import write_text_atomically

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Sequence
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.errors import UserError
 
-Row = TypeVar("Row")
 _FORM = re.compile(r"\[(-?\d+)?:(-?\d+)?\]")
 
 
-def sliced(rows: Iterator[Row], source: SourceConfig) -> Iterator[Row]:
-    """Yield the rows that `source.rows` names, counted as they stand in the file: those at fault, too, but no header.
+def chosen_rows(items: Sequence[int], source: SourceConfig) -> list[int]:
+    """Return the indices of the rows whose items `source.rows` names.
+
+    Args:
+        items: of each row, the number of the item that it belongs to, `[rows]`, all numbers from 0 on: of ranking its question, else the
+            row itself. Rows at fault count, a header does not.
+        source: the source.
 
     Raises:
-        UserError: it is no slice.
+        UserError: `rows` is no slice.
     """
-    if source.rows is None:
-        return rows
-    return iter(list(rows)[parse_slice(source)])
+    chosen = range(count_of(items))[parse_slice(source)]
+    return [row for row, item in enumerate(items) if item in chosen]
+
+
+def count_of(items: Sequence[int]) -> int:
+    """Return how many items there are."""
+    return max(items, default=-1) + 1
+
+
+def shared_items(one: SourceConfig, other: SourceConfig, count: int) -> int:
+    """Return how many of a source's `count` items two slices of it have in common."""
+    return in_common(range(count)[parse_slice(one)], range(count)[parse_slice(other)])
+
+
+def in_common(one: range, other: range) -> int:
+    """Return how many numbers two ranges of step 1 have in common."""
+    return max(0, min(one.stop, other.stop) - max(one.start, other.start))
 
 
 def parse_slice(source: SourceConfig) -> slice:

@@ -1,17 +1,17 @@
-"""Rows of TSV, CSV and JSON-lines files as they stand there, each with its line number."""
+"""Rows of TSV and CSV files as they stand there, each with its line number."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.faults import LineError, RowError, each_row
+from mtdnn_tf.data.faults import LineError, RowError, each_row, option
 from mtdnn_tf.data.lines import quoted, read_lines, shortened, without_line_end
 from mtdnn_tf.errors import UserError
 
@@ -19,6 +19,11 @@ Record = TypeVar("Record")
 _AHEAD = 100  # rows looked at to tell the columns of a file that does not name them
 _LONGEST_FIELD = 2**27  # characters; the module's own limit of 131,072 is less than long documents have
 csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+_SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # a spreadsheet's first line
+# The last column of one word a line, as in CoNLL files: IOB tags, parts of speech.
+_TAGGED = re.compile(r"\S+([ \t]\S+){0,12}[ \t](O|[BIESLUM]-\S+|[A-Z]{1,5}\$?|_)")
+# What the only name of a header suggests where it holds the separator of another format.
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Table:
     """The rows of one source.
 
     `rows` yields (line, values): a list by position, or a mapping by name where `by_name` is true; a `RowError` stands in
-    the place of a row that cannot be read. `names` are the header's (TSV, CSV), the keys of the first objects (JSON lines)
-    or the features (tensorflow-datasets); None without header.
+    the place of a row that cannot be read. `names` are the header's (TSV, CSV), the keys of the first objects (JSON) or the
+    features (tensorflow-datasets); None without header.
     """
 
     origin: str  # for messages: `<origin>:<line>`
@@ -37,10 +42,13 @@ class Table:
     by_name: bool = False
     no_label: frozenset[str] = frozenset({""})  # what stands where a row has no label
     unreadable: frozenset[str] = frozenset()  # features that are there, but no single text or number
+    first: tuple[str, ...] = ()  # TSV and CSV, for messages: the cells of the header or, without one, of a typical row
 
 
 def read_tsv(source: SourceConfig) -> Table:
     """Open a tab-separated file. Quoting is off: quotes are text, and a text holds neither tab nor line feed.
+
+    A first line `sep=<tab>`, as spreadsheets write it, is left out.
 
     Raises:
         UserError: see `read_lines`; no rows; a header that cannot be read or names two columns alike. Faults of a row: an
@@ -49,48 +57,98 @@ def read_tsv(source: SourceConfig) -> Table:
     lines = read_lines(source.path, source.encoding)
     records: Iterator[tuple[int, list[str] | RowError]]
     records = each_row(lines, lambda _, line: without_line_end(line).split("\t"))
-    return _tabular(source, records, is_blank=lambda record: record == [""])
+    return _tabular(source, records, "\t", is_blank=lambda record: record == [""])
+
+
+def read_quoted_tsv(source: SourceConfig) -> Table:
+    """Open a tab-separated file in which fields may be quoted, as csv writers and data frames write it; else as `read_csv`."""
+    return read_separated(source, "\t")
 
 
 def read_csv(source: SourceConfig) -> Table:
     """Open a comma-separated file with RFC 4180 quoting; a row's line is the one it starts in.
 
+    A first line `sep=,`, as spreadsheets write it, is left out.
+
     Raises:
         UserError: as for `read_tsv`, and for faulty quoting over several lines: where the next row starts is unknown then.
             Within a line it is a fault of the row.
     """
-    return _tabular(source, _csv_records(source), is_blank=lambda record: not record)
+    return read_separated(source, ",")
 
 
-def read_jsonl(source: SourceConfig) -> Table:
-    """Open a file with one JSON object on each line.
-
-    Raises:
-        UserError: see `read_lines`; no rows. Faults of a row: an empty line before it; a line that is not one object, or has
-            a key twice.
-    """
-    path = source.path
-    lines: Iterator[tuple[int, str | RowError]]
-    lines = each_row(read_lines(path, source.encoding), lambda _, line: line.strip())
-    filled = without_blanks(path, lines, lambda line: not line)
-    first, objects = _first_rows(path, each_row(filled, lambda number, line: _json_object(f"{path}:{number}", line)))
-    names = tuple(dict.fromkeys(key for _, value in first for key in value))
-    return Table(path, objects, names, len(names), by_name=True)
+def read_separated(source: SourceConfig, separator: str) -> Table:
+    """Open a file as `read_csv` does, with another separator."""
+    return _tabular(source, _csv_records(source, separator), separator, is_blank=lambda record: not record)
 
 
 def _tabular(
-    source: SourceConfig, records: Iterator[tuple[int, list[str] | RowError]], is_blank: Callable[[list[str]], bool]
+    source: SourceConfig,
+    records: Iterator[tuple[int, list[str] | RowError]],
+    separator: str,
+    is_blank: Callable[[list[str]], bool],
 ) -> Table:
     path = source.path
-    filled = without_blanks(path, records, is_blank)
+    filled = without_blanks(path, _without_separator_line(path, records, separator), is_blank)
     if source.header is False:
-        first, records = _first_rows(path, filled)
+        first, records = first_rows(path, filled)
         width = Counter(len(values) for _, values in first).most_common(1)[0][0]
-        model = next(line for line, values in first if len(values) == width)
-        return Table(path, _same_width(path, records, width, f"in line {model}"), None, width)
+        line, model = next(row for row in first if len(row[1]) == width)
+        rows = _same_width(path, records, model, f"in line {line}", separator)
+        return Table(path, rows, None, width, first=tuple(model))
     line, values = _header(path, filled)
     names = _header_names(f"{path}:{line}", values)
-    return Table(path, _same_width(path, filled, len(names), "in the header"), names, len(names))
+    rows = _same_width(path, filled, values, "in the header", separator)
+    return Table(path, rows, names, len(names), first=names)
+
+
+def _without_separator_line(
+    path: str, records: Iterator[tuple[int, list[str] | RowError]], separator: str
+) -> Iterator[tuple[int, list[str] | RowError]]:
+    """Leave out a first line that names the separator.
+
+    Raises:
+        UserError: it names another one.
+    """
+    for line, values in records:
+        named = None if isinstance(values, RowError) else _SEPARATOR_LINE.fullmatch(separator.join(values).strip(" "))
+        if named is None:
+            yield line, values
+        elif named[1] != separator:
+            raise UserError(
+                f"{path}:{line}: the columns are separated by {quoted(named[1])}; {separator_advice(named[1])}"
+            )
+        break
+    yield from records
+
+
+def separator_advice(separator: str) -> str:
+    """Return what to do about a file with this separator that is read with another one."""
+    if separator in "\t,":
+        return f"set {option('format', 'tsv' if separator == chr(9) else 'csv')}"
+    return "save the file with commas or tabs"
+
+
+def other_layout(cell: str) -> str:
+    """Return what the only cell of a first line suggests that the file is, and what to do; "" for nothing."""
+    if cell.lstrip().startswith(("{", "[")):
+        return f"the file seems to hold JSON: set {option('format', 'jsonl')}"
+    found = next((separator for separator in _SEPARATORS if separator in cell), None)
+    return f"the file seems to be separated by {_SEPARATORS[found]}: {separator_advice(found)}" if found else ""
+
+
+def layout_advice(cells: Sequence[str]) -> str:
+    """Return what the cells of a first line suggest that the file is instead, and what to do; "" for nothing."""
+    if len(cells) == 1 or (cells and cells[0].lstrip().startswith("{")):
+        return other_layout(cells[0])
+    if any(is_quoted(cell) for cell in cells):
+        return f"the fields seem to be quoted: set {option('format', 'quoted_tsv')}"
+    return ""
+
+
+def is_quoted(field: str) -> bool:
+    """Return whether a field as it stands in the file is in quotes as csv writers put them: each one inside is doubled."""
+    return len(field) > 1 and field[0] == field[-1] == '"' and '"' not in field[1:-1].replace('""', "")
 
 
 def _header(path: str, records: Iterator[tuple[int, list[str] | RowError]]) -> tuple[int, list[str]]:
@@ -100,7 +158,7 @@ def _header(path: str, records: Iterator[tuple[int, list[str] | RowError]]) -> t
     return line, values
 
 
-def _first_rows(
+def first_rows(
     path: str, records: Iterator[tuple[int, Record | RowError]]
 ) -> tuple[list[tuple[int, Record]], Iterator[tuple[int, Record | RowError]]]:
     """Return the good ones among the first rows, and all rows from the first on."""
@@ -120,14 +178,27 @@ def without_blanks(
 ) -> Iterator[tuple[int, Record | RowError]]:
     """Leave out empty lines at the end of the file, where editors put them; elsewhere a row is likely to be missing."""
     blank = 0
+    before: Record | RowError | None = None
     for line, record in records:
         if not isinstance(record, RowError) and is_blank(record):
             blank = blank or line
             continue
         if blank:
-            yield blank, RowError(f"{path}:{blank}: an empty line; only the end of the file may have any")
+            hint = _tagged_words(before)
+            yield blank, RowError(f"{path}:{blank}: an empty line; only the end of the file may have any{hint}")
             blank = 0
+        before = record
         yield line, record
+
+
+def _tagged_words(record: object) -> str:
+    """Return what a record before an empty line suggests: in CoNLL files such lines end the sentences."""
+    text = "\t".join(record) if isinstance(record, list) else str(record).strip()
+    if len(text) > 200 or not _TAGGED.fullmatch(text):
+        return ""
+    return (
+        f"; if lines such as {quoted(text)} hold a word and its tag (CoNLL format): tagging tasks are not trained here"
+    )
 
 
 def _header_names(where: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -138,28 +209,41 @@ def _header_names(where: str, values: Sequence[str]) -> tuple[str, ...]:
     for position, name in enumerate(names):
         if name and first.setdefault(name, position) < position:  # without a name, it can't be asked for
             raise UserError(
-                f"{where}: column {quoted(name)} stands twice in the header (positions {first[name]} and {position}); "
-                "rename one (a file without a header: `header: false`)"
+                f"{where}: column {quoted(name)} appears twice in the header (positions {first[name]} and {position}); "
+                f"rename one (a file without a header: {option('header', 'false')})"
             )
     return names
 
 
 def _same_width(
-    path: str, records: Iterator[tuple[int, list[str] | RowError]], width: int, model: str
+    path: str,
+    records: Iterator[tuple[int, list[str] | RowError]],
+    model: Sequence[str],
+    where: str,
+    separator: str,
 ) -> Iterator[tuple[int, list[str] | RowError]]:
+    """Put a fault in the place of each row that has not as many columns as `model`, which stands `where`."""
+    width = len(model)
+
     def checked(line: int, values: list[str]) -> list[str]:
         if len(values) == width:
             return values
-        cause = "a stray separator?" if len(values) > width else "a missing separator, or a line break in a text?"
-        if path.lower().removesuffix(".gz").endswith((".tsv", ".txt")):
-            cause = cause.replace("separator", "tab")
         columns = "1 column" if len(values) == 1 else f"{len(values)} columns"
-        raise RowError(f"{path}:{line}: {columns}, expected {width} as {model} ({cause})")
+        cause = _cause_of_width(model, values).replace("separator", "tab" if separator == "\t" else "separator")
+        raise RowError(f"{path}:{line}: {columns}, expected {width} as {where} ({cause})")
 
     return each_row(records, checked)
 
 
-def _csv_records(source: SourceConfig) -> Iterator[tuple[int, list[str] | RowError]]:
+def _cause_of_width(model: Sequence[str], values: Sequence[str]) -> str:
+    if len(model) == 1 and (advice := other_layout(model[0])):
+        return advice
+    if any("\r" in value[:-1] for value in values):
+        return r"a bare carriage return? lines must end in \n or \r\n"
+    return "a stray separator?" if len(values) > len(model) else "a missing separator, or a line break in a text?"
+
+
+def _csv_records(source: SourceConfig, separator: str) -> Iterator[tuple[int, list[str] | RowError]]:
     unreadable: list[LineError] = []  # among the lines of the record that is being read
 
     def texts() -> Iterator[str]:
@@ -169,21 +253,21 @@ def _csv_records(source: SourceConfig) -> Iterator[tuple[int, list[str] | RowErr
                 line = line.line  # its quotes still tell where records end
             yield line
 
-    reader = csv.reader(texts(), strict=True)
+    reader = csv.reader(texts(), strict=True, delimiter=separator)
     while True:
         start = reader.line_num + 1
         record: list[str] | RowError | None
         try:
             record = next(reader, None)
         except csv.Error as error:
-            record = _faulty_csv(f"{source.path}:{start}", error, start, reader.line_num)
+            record = _faulty_csv(f"{source.path}:{start}", error, start, reader.line_num, separator)
         if record is None:
             return
         yield start, unreadable[0] if unreadable else record
         unreadable.clear()
 
 
-def _faulty_csv(where: str, error: csv.Error, start: int, end: int) -> RowError:
+def _faulty_csv(where: str, error: csv.Error, start: int, end: int, separator: str) -> RowError:
     """Return the fault of a record of one line.
 
     Raises:
@@ -194,32 +278,9 @@ def _faulty_csv(where: str, error: csv.Error, start: int, end: int) -> RowError:
         reason = "a bare carriage return outside quotes"
     reach = f", read as far as line {end}" if end > start else ""
     message = (
-        f"{where}: faulty CSV row ({reason}{reach}); a text with commas, quotes or line breaks stands in double quotes, "
+        f"{where}: faulty CSV row ({reason}{reach}); a text with {_SEPARATORS[separator]}, quotes or line breaks stands in double quotes, "
         'each quote inside as ""'
     )
     if reach:
         raise UserError(message) from None
     return RowError(message)
-
-
-def _json_object(where: str, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line, object_pairs_hook=_unique_keys)
-    except UserError as error:
-        raise RowError(f"{where}: {error}") from None
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets nested as deep
-        reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise RowError(
-            f"{where}: not JSON ({shortened(reason)}); each line must hold one whole object, received {quoted(line)}"
-        ) from None
-    if not isinstance(value, dict):
-        raise RowError(f"{where}: each line must hold one JSON object, received {quoted(line)}")
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise UserError(f"key {quoted(twice)} stands twice in one object; rename one")
-    return values

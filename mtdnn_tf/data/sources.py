@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
@@ -15,24 +17,36 @@ import numpy as np
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.canonical import as_tabulated, canonical_table
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
-from mtdnn_tf.data.faults import Faults, RowError, each_row
+from mtdnn_tf.data.faults import Faults, RowError, each_row, option
+from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened, text_fault
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
-from mtdnn_tf.data.row_slices import sliced
-from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
-from mtdnn_tf.data.tfds_rows import read_tfds, split_path
+from mtdnn_tf.data.row_slices import chosen_rows, count_of, shared_items
+from mtdnn_tf.data.rows import Table, is_quoted, read_csv, read_quoted_tsv, read_tsv
+from mtdnn_tf.data.tfds_rows import read_tfds, shared_records, split_path
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.tasks import TaskSpec
 
 # A format is added here, and its file ending below.
 FORMATS: dict[str, Callable[[SourceConfig], Table]] = {
     "tsv": read_tsv,
+    "quoted_tsv": read_quoted_tsv,
     "csv": read_csv,
     "jsonl": read_jsonl,
     "tfds": read_tfds,
 }
-ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
+ENDINGS = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".txt": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+_REPORTED: set[str] = set()  # files whose quotes have been reported; they are read several times
+_SPLIT = re.compile(r"(?:^|\+)\s*(\w+)")  # in train[:10%]+test
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
@@ -47,6 +61,7 @@ class Examples:
     lines: np.ndarray  # [N] int32: 1-based line in the file (tensorflow-datasets: record)
     skipped: tuple[str, ...] = ()  # with `on_error: skip`: one message for each row left out, in order
     tokens: Tokens | None = None  # where the source holds token ids instead of texts; `texts` are empty strings then
+    counted: int | None = None  # rows (ranking: questions) of the whole source, where `rows` takes a part of it
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -61,7 +76,8 @@ def read_examples(task: TaskSpec, split: str, *, labelled: bool | None = None) -
         labelled: whether labels are demanded; None: yes for train and dev, for test where there are any.
 
     Raises:
-        UserError: the split has no source, or the source is bad (see `read_source`).
+        UserError: the split has no source, the source is bad (see `read_source`), or `rows` or slices of a dataset give two splits
+            of the task the same rows (ranking: the same questions).
     """
     where = f"tasks.{task.name}.{split}"
     if split not in task.sources:
@@ -72,6 +88,8 @@ def read_examples(task: TaskSpec, split: str, *, labelled: bool | None = None) -
     if labelled is None and split in ("train", "dev"):
         labelled = True
     examples = read_source(task, _with_split(task.sources[split], split), labelled=labelled)
+    for other in cut_from_the_same(task, split):
+        _refuse_shared(task, split, other, examples)
     return _limited(examples, task) if split == "train" else examples
 
 
@@ -93,6 +111,60 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     return reader(task, source, labelled)
 
 
+def cut_from_the_same(task: TaskSpec, split: str) -> tuple[str, ...]:
+    """Return the other splits of a task that come from the same file or dataset as `split`, where one of the two is a part of it."""
+    own = _with_split(task.sources[split], split)
+    others = {name: _with_split(source, name) for name, source in task.sources.items() if name != split}
+    return tuple(name for name, other in others.items() if _origin(own) == _origin(other) and _part(own) + _part(other))
+
+
+def _origin(source: SourceConfig) -> tuple[str | None, ...]:
+    if source.is_dataset:
+        return "tfds", split_path(source)[0], source.data_dir
+    return "file", os.path.realpath(source.path), None
+
+
+def _part(source: SourceConfig) -> str:
+    """Return which part of a file or of the split of a dataset this is; "" for the whole."""
+    split = split_path(source)[1] or "" if source.is_dataset else ""
+    return (source.rows or "") + ("" if split.isidentifier() else split)
+
+
+def _splits_in(source: SourceConfig) -> set[str]:
+    """Return the splits of a dataset that its slices are taken from."""
+    return set(_SPLIT.findall(split_path(source)[1] or ""))
+
+
+def _refuse_shared(task: TaskSpec, split: str, other: str, examples: Examples) -> None:
+    """Refuse two splits of a task that share rows of one source: a score would be of rows that were trained on."""
+    own, theirs = (_with_split(task.sources[name], name) for name in (split, other))
+    unit = "questions" if task.type == "ranking" else "rows"
+    if own.is_dataset and split_path(own)[1] != split_path(theirs)[1]:
+        shared = shared_records(own, theirs)
+        if shared:
+            unit, advice = "records", "take slices that do not overlap"
+        elif task.type == "ranking" and not _splits_in(own).isdisjoint(_splits_in(theirs)):
+            first_texts = set(read_source(task, theirs, labelled=False).texts[0])
+            shared = len(first_texts & set(examples.texts[0]))
+            advice = (
+                "a dataset's slices cut inside questions; take both from one split by `rows`, which counts questions"
+            )
+    elif own.rows is None or theirs.rows is None:
+        whole, part = (split, other) if own.rows is None else (other, split)
+        raise UserError(
+            f"tasks.{task.name}: {whole} reads the whole of {examples.origin} and {part} a part of it, so that they share {unit}; "
+            'give both a part, as in `rows: "[:-200]"` and `rows: "[-200:]"`'
+        )
+    else:
+        shared = shared_items(own, theirs, examples.counted or 0)
+        advice = f"take slices of its {examples.counted:,} {unit} that do not overlap"
+    if shared:
+        raise UserError(
+            f"tasks.{task.name}: {split} ({_part(own) or 'all'}) and {other} ({_part(theirs) or 'all'}) share {shared:,} {unit} of "
+            f"{examples.origin}; {advice}"
+        )
+
+
 def open_table(source: SourceConfig) -> Table:
     """Open a source of a format that tells its columns itself.
 
@@ -103,7 +175,28 @@ def open_table(source: SourceConfig) -> Table:
 
 
 def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    return _examples_of(open_table(source), task, source, labelled)
+    examples = _examples_of(open_table(source), task, source, labelled)
+    if _format(source) == "tsv":
+        _report_quotes(examples)
+    return examples
+
+
+def _report_quotes(examples: Examples) -> None:
+    """Report on stderr, once for each file, a text that a csv writer seems to have quoted: in quotes, each quote inside doubled."""
+    quoted_lines = (
+        line
+        for texts in examples.texts
+        for line, text in zip(examples.lines, texts, strict=True)
+        if '""' in text and len(text) > 2 and is_quoted(text)
+    )
+    line = None if examples.origin in _REPORTED else next(quoted_lines, None)
+    if line is not None:
+        _REPORTED.add(examples.origin)
+        print(
+            f"warning: {examples.origin}:{line}: a text in quotes with doubled quotes inside, as csv writers put them; in TSV they "
+            f"are a part of the text: if the file is quoted, set {option('format', 'quoted_tsv')}",
+            file=sys.stderr,
+        )
 
 
 def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
@@ -139,7 +232,13 @@ READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = 
 def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     columns = find_columns(task, source, table, labelled)
     faults = Faults(source.on_error)
-    picked = each_row(sliced(table.rows, source), lambda line, values: _picked(source, table, columns, line, values))
+    picked: Iterable[tuple[int, _Row | RowError | None]]
+    picked = each_row(table.rows, lambda line, values: _picked(source, table, columns, line, values))
+    counted = None
+    if source.rows is not None:
+        every = list(picked)
+        items = _questions(every, columns) if task.type == "ranking" else range(len(every))
+        picked, counted = [every[row] for row in chosen_rows(items, source)], count_of(items)
     rows = [row for row in faults.without(picked) if row is not None]
     if source.gather:
         rows = _gathered(rows, columns)
@@ -157,6 +256,7 @@ def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: b
         table.origin,
         np.array([row.line for row in rows], np.int32),
         skipped,
+        counted=counted,
     )
 
 
@@ -283,6 +383,18 @@ def _gathered(rows: list[_Row], columns: Columns) -> list[_Row]:
 
 def _query(row: _Row, columns: Columns) -> str:
     return row.texts[0] if columns.group is None else row.group
+
+
+def _questions(rows: Sequence[tuple[int, _Row | RowError | None]], columns: Columns) -> list[int]:
+    """Number the questions of all rows, `[rows]`: of a row at fault or ignored, that of the row before it."""
+    numbers: dict[str, int] = {}
+    items: list[int] = []
+    for _, row in rows:
+        if isinstance(row, _Row):
+            items.append(numbers.setdefault(_query(row, columns), len(numbers)))
+        else:
+            items.append(items[-1] if items else 0)
+    return items
 
 
 def _groups(task: TaskSpec, table: Table, columns: Columns, rows: list[_Row]) -> np.ndarray | None:

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.lines import shortened
 from mtdnn_tf.data.pipelines import without_tuner
+from mtdnn_tf.data.row_slices import in_common
 from mtdnn_tf.data.rows import Table
 from mtdnn_tf.errors import UserError, unknown_name
 
@@ -67,6 +68,27 @@ def dataset_files(source: SourceConfig) -> list[str]:
     """
     folder = _builder(split_path(source)[0], source.data_dir).data_path
     return sorted(str(path) for path in folder.iterdir())
+
+
+def shared_records(one: SourceConfig, other: SourceConfig) -> int:
+    """Return how many records of a dataset two slices of it have in common.
+
+    Raises:
+        UserError: as `read_tfds`.
+    """
+    name = split_path(one)[0]
+    builder = _builder(name, one.data_dir)
+    found: list[list[tuple[str, range]]] = []
+    for source in (one, other):
+        split = split_path(source)[1]
+        try:
+            parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+        except Exception as error:  # split expressions are parsed here
+            raise UserError(f"tfds:{name}:{split}: {_reason(error)}") from None
+        sizes = {part.splitname: builder.info.splits[part.splitname].num_examples for part in parts}
+        found.append([(part.splitname, range(sizes[part.splitname])[part.from_ : part.to]) for part in parts])
+    own, theirs = found
+    return sum(in_common(mine, other) for name, mine in own for other_name, other in theirs if name == other_name)
 
 
 def _builder(name: str, data_dir: str | None) -> Any:

@@ -65,6 +65,8 @@ def guess_task(table: FileTable, wishes: Wishes) -> Guess:
 
 def _named(table: FileTable, flag: str, name: str) -> Column:
     column = table.column(name)
+    if name in table.faults and (column is None or flag == "--text"):
+        raise UserError(f"{table.faults[name]} ({flag})")
     if column is None:
         raise UserError(unknown_name(f"{table.path}: {flag}", "column", name, table.titles))
     if flag == "--text" and not column.is_text:
@@ -81,6 +83,9 @@ def guess_label(table: FileTable, wished: str | None, texts: Sequence[Column]) -
     called = sorted((column for column in open_columns if _may_be_called_label(column)), key=_rank)
     shaped = sorted((column for column in open_columns if _is_shaped_like_label(column, len(table))), key=_fewest)
     found = called or shaped
+    spoiled = table.likely_fault("label") if not called else None
+    if spoiled is not None and (not found or "is missing" in str(spoiled)):
+        raise UserError(f"{spoiled}; for another column: --label=<column>")
     if not found:
         columns = ", ".join(table.titles)
         raise UserError(
@@ -144,6 +149,8 @@ def guess_texts(
     if count is not None and len(texts) != count:
         texts = _longest(found, count)
     if not texts or (count is not None and len(texts) != count):
+        if (spoiled := table.likely_fault("text")) is not None:
+            raise spoiled
         columns = ", ".join(table.titles)
         raise UserError(
             f"{table.path}: no column looks like a text; name one or two, as in --text={table.titles[0]} (columns: {columns})"

@@ -14,7 +14,7 @@ import numpy as np
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.guessing import Guess
 from mtdnn_tf.starting.kinds import is_no_label
-from mtdnn_tf.starting.tables import Column, FileTable, as_number
+from mtdnn_tf.starting.tables import Column, FileTable, as_number, written
 
 _BANDS = 5  # of scores, each held out in the same share
 _LARGEST_CLUSTER = 0.05  # of the rows that hang together by their texts
@@ -112,6 +112,8 @@ def as_text(table: FileTable, rows: Sequence[int]) -> str:
         return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     if table.header:
         records = [table.titles, *records]
+    if table.format == "quoted_tsv":
+        return "".join(written(record, table.quoting) + "\n" for record in records)
     if table.format == "tsv":
         return "".join("\t".join(record) + "\n" for record in records)
     stream = io.StringIO()

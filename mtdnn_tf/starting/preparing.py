@@ -139,7 +139,7 @@ def _unknown_labels(test: Split | None, guess: Guess) -> tuple[str, ...]:
 
 def _held_out(table: FileTable, guess: Guess, share: float) -> tuple[HeldOut, tuple[str, ...]]:
     trained, held, free = hold_out(table, guess, share)
-    ending = "." + table.format
+    ending = "." + table.format.removeprefix("quoted_")
     note: tuple[str, ...] = ()
     if free is not None and guess.kind.type != "ranking":
         note = (f"held out by {guess.text[1 - free]}: too many rows share a {guess.text[free]}",)
@@ -170,7 +170,7 @@ def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str,
         table, label, columns = found.table, found.label, dict(found.columns)
     is_new = prepared.held_out is not None and split != "test"
     source: dict[str, Any] = {"path": path}
-    if not is_new and table.notes:
+    if table.format == "quoted_tsv" if is_new else table.needs_format:
         source["format"] = table.format
     if table.header is False:
         source["header"] = False

@@ -80,6 +80,10 @@ def read_split(table: FileTable, train: FileTable, guess: Guess, *, labelled: bo
     """
     texts = [table.column(str(column.key)) for column in guess.text_columns]
     label = table.column(str(guess.label.key))
+    demanded = [*guess.text_columns, *([guess.label] if labelled and label is None else [])]
+    for column in demanded:
+        if column.key in table.faults:
+            raise UserError(table.faults[str(column.key)])
     alike = (table.header is False) == (train.header is False) and all(texts)
     if table.header is False:
         alike = alike and len(table.columns) == len(train.columns)

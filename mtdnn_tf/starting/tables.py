@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Key
-from mtdnn_tf.data.faults import all_good
+from mtdnn_tf.data.faults import all_good, options_as
+from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import raw_label
-from mtdnn_tf.data.lines import quoted, read_lines, text_fault
-from mtdnn_tf.data.rows import Table, read_csv, read_jsonl, read_tsv
+from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
+from mtdnn_tf.data.rows import Table, is_quoted, read_csv, read_quoted_tsv, read_separated, read_tsv
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.starting.names import is_known_name
+from mtdnn_tf.starting.names import is_known_name, is_label_name, is_text_name
 
 # As in data/sources.py, which takes seconds to import: it needs TensorFlow for tfds. A test holds them together.
-FORMATS: dict[str, Callable[[SourceConfig], Table]] = {"tsv": read_tsv, "csv": read_csv, "jsonl": read_jsonl}
-ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl"}
-_OTHER = {"tsv": ("csv", ","), "csv": ("tsv", "\t")}  # what a wrong ending may hide
+FORMATS: dict[str, Callable[[SourceConfig], Table]] = {
+    "tsv": read_tsv,
+    "quoted_tsv": read_quoted_tsv,
+    "csv": read_csv,
+    "jsonl": read_jsonl,
+}
+ENDINGS = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".txt": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+# Which fields a program quotes, by what it writes; a file is one of these if it reads as if the program had written it.
+QUOTING: dict[str, Callable[[str], bool]] = {
+    "every field": lambda value: True,
+    "every field that is not empty": lambda value: bool(value),
+    "every field but numbers": lambda value: as_number(value) is None,
+    "every field but numbers and empty ones": lambda value: bool(value) and as_number(value) is None,
+    "fields with a quote, a tab or a line break": lambda value: any(mark in value for mark in '"\t\n\r'),
+    "fields with a quote, a comma, a tab or a line break": lambda value: any(mark in value for mark in '",\t\n\r'),
+}
+_ADVICE = {"encoding": "`--encoding={}`", "header": "`--noheader`", "format": "the ending .{}"}  # as init takes options
+_JSON_START = re.compile(r'\s*(\{(\s*"[^"]*"\s*:.*)?|\[\s*(\{.*)?)')
 _LOOKED_AT = 1000  # rows that tell whether the first line is one of them
 _LONGEST_NAME = 60  # characters
 
@@ -72,6 +98,15 @@ class FileTable:
     records: list[tuple[int, Any]]  # (line, row) as read: a list, or a dict for JSON lines
     encoding: str = "utf-8"
     notes: tuple[str, ...] = field(default=())
+    quoting: str = ""  # of quoted_tsv: the rule of `QUOTING`
+    faults: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by key of JSON, why it is no column, or no text, in one line
+
+    @property
+    def needs_format(self) -> bool:
+        """Whether the ending says another format than the file has."""
+        return ENDINGS.get(ending(self.path)) != self.format
 
     def __len__(self) -> int:
         return len(self.records)
@@ -84,6 +119,17 @@ class FileTable:
     def column(self, title: str) -> Column | None:
         """Return the column of this name or position, or None."""
         return next((column for column in self.columns if str(column.key) == title), None)
+
+    def likely_fault(self, *roles: str) -> UserError | None:
+        """Return why the key that is called like one of the roles, text and label, is no column for it; else None."""
+        is_called = {"text": is_text_name, "label": is_label_name}
+        found = (
+            UserError(fault)
+            for role in roles
+            for key, fault in self.faults.items()
+            if is_called[role](key) and (role == "text" or self.column(key) is None)
+        )
+        return next(found, None)
 
 
 def as_number(text: str) -> float | None:
@@ -104,24 +150,40 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
     """Read a file whole.
 
     Args:
-        path: a TSV, CSV or JSON-lines file, also packed (.gz).
+        path: a TSV, CSV or JSON file, also packed (.gz). Where it is not what its ending says, its format is told by its content.
         header: whether the first line of TSV or CSV names the columns; None: guessed.
         encoding: as Python knows it.
 
     Raises:
-        UserError: the ending is unknown, the file is bad (see `data/rows.py`), or there is no row.
+        UserError: the ending is unknown, the file is bad (see `data/rows.py` and `data/json_rows.py`), or there is no row.
     """
     if ending(path) not in ENDINGS:
         raise UserError(
-            f"{path}: the format cannot be told from the ending {ending(path)!r}; known endings: {', '.join(ENDINGS)}"
+            f"{path}: the format cannot be told from the ending {ending(path)!r}; known endings: {', '.join(ENDINGS)}: rename the file"
         )
-    form = ENDINGS[ending(path)]
+    with options_as(**_ADVICE):
+        form = ENDINGS[ending(path)]
+        start = next((without_line_end(line) for _, line in all_good(read_lines(path, encoding)) if line.strip()), "")
+        if form != "jsonl" and _JSON_START.fullmatch(start) and "\t" not in start:
+            table = _objects(path, encoding)
+            return replace(table, notes=(f"the ending says {form}, but the file holds JSON", *table.notes))
+        try:
+            table = _read_as(path, form, header, encoding)
+        except UserError as error:
+            return _read_otherwise(path, form, start, header, encoding, error)
+        if len(table.columns) == 1 and table.format != "jsonl":
+            expected = "tabs" if form == "tsv" else "commas"
+            fault = UserError(f"{path}: one column; expected texts and a label, separated by {expected}")
+            return _read_otherwise(path, form, start, header, encoding, fault)
+        return table
+
+
+def _read_as(path: str, form: str, header: bool | None, encoding: str) -> FileTable:
     if form == "jsonl":
         return _objects(path, encoding)
-    records = _records(path, form, encoding)
-    notes: tuple[str, ...] = ()
-    if len(records[0][1]) == 1:
-        form, records, notes = _with_other_separator(path, form, encoding, records)
+    quoting, notes = _quoting(path, encoding) if form == "tsv" else ("", ())
+    form = "quoted_tsv" if quoting else form
+    records = _records(FORMATS[form], path, encoding)
     named = looks_like_header([values for _, values in records[:_LOOKED_AT]]) if header is None else header
     keys: Sequence[Key] = range(len(records[0][1]))
     if named:
@@ -130,15 +192,103 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
     if not records:
         raise UserError(f"{path}: holds a header and no row; expected rows (a file without a header: --noheader)")
     columns = tuple(Column(key, [values[place] for _, values in records]) for place, key in enumerate(keys))
-    return FileTable(path, form, named, columns, records, encoding, notes)
+    return FileTable(path, form, named, columns, records, encoding, notes, quoting)
+
+
+def _read_otherwise(
+    path: str, form: str, start: str, header: bool | None, encoding: str, fault: UserError
+) -> FileTable:
+    """Read a file whose ending says `form`, and whose first line is `start`, with the separator that gives all rows as many columns.
+
+    Raises:
+        UserError: the fault of reading it as its ending says, or the separator that is not read here.
+    """
+    if form == "jsonl" and start.lstrip().startswith(("{", "[")):
+        raise fault
+    for other, separator in (("tsv", "\t"), ("csv", ",")):
+        if other == form or separator not in start:
+            continue
+        try:
+            table = _read_as(path, other, header, encoding)
+        except UserError:
+            continue
+        if len(table.columns) > 1:
+            note = f"the ending says {form}, but the file is {table.format}"
+            return replace(table, notes=(note, *table.notes))
+    for separator in ";|":
+        if separator in start and _fits(path, separator, encoding):
+            raise UserError(
+                f"{path}:1: the columns are separated by {separator!r}; save the file with commas or tabs"
+            ) from None
+    raise fault
+
+
+def _fits(path: str, separator: str, encoding: str) -> bool:
+    """Return whether all rows have as many columns, and more than one, with this separator."""
+    try:
+        records = _records(lambda source: read_separated(source, separator), path, encoding)
+    except UserError:
+        return False
+    return len(records[0][1]) > 1
+
+
+def _quoting(path: str, encoding: str) -> tuple[str, tuple[str, ...]]:
+    """Return the rule of `QUOTING` that a tab-separated file is written by, "" for none, and what there is to say about its quotes.
+
+    Quotes are the writer's where the file reads as a program would have written it that quotes the same fields throughout. A plain text
+    with quotes around or in it does not: each quote inside would be doubled.
+    """
+    if not any('"' in line for _, line in all_good(read_lines(path, encoding))):
+        return "", ()
+    lines = [line for _, line in all_good(read_lines(path, encoding))]
+    rule = _rule_of_quoting(path, encoding, lines)
+    if rule is not None:
+        return rule, (
+            f"quotes around {rule} are taken for the writer's, not for a part of the texts (format: quoted_tsv); if they are a part: "
+            "format: tsv in the task file",
+        )
+    rows = [number for number, line in enumerate(lines, 1) if '"' in line and _has_quoted_field(line)]
+    if not rows:
+        return "", ()
+    which = ", ".join(map(str, rows[:3])) + (", ..." if len(rows) > 3 else "")
+    return "", (
+        f"{len(rows):,} rows have a field in quotes (line {which}), which stay a part of it; if they are the writer's: "
+        "format: quoted_tsv in the task file",
+    )
+
+
+def _has_quoted_field(line: str) -> bool:
+    return any(is_quoted(field) for field in without_line_end(line).split("\t"))
+
+
+def _rule_of_quoting(path: str, encoding: str, lines: Sequence[str]) -> str | None:
+    """Return the rule of `QUOTING` by which all rows are written, if there is one."""
+    try:
+        records = _records(read_quoted_tsv, path, encoding)
+    except UserError:
+        return None
+    ends = [line - 1 for line, _ in records[1:]] + [len(lines)]
+    rows = [
+        ("".join(lines[line - 1 : end]).rstrip("\r\n"), values)
+        for (line, values), end in zip(records, ends, strict=True)
+    ]
+    return next((name for name in QUOTING if all(written(values, name) == text for text, values in rows)), None)
+
+
+def written(values: Sequence[str], quoting: str) -> str:
+    """Return a row as a line of a tab-separated file that is written by a rule of `QUOTING`, without line end."""
+    in_quotes = QUOTING[quoting]
+    return "\t".join('"' + value.replace('"', '""') + '"' if in_quotes(value) else value for value in values)
 
 
 def looks_like_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row names the columns of the others."""
     cells, others = [cell.strip() for cell in rows[0]], rows[1:]
-    named = [cell for cell in cells if cell]
-    if len(set(named)) < len(named) or any(as_number(cell) is not None or len(cell) > _LONGEST_NAME for cell in cells):
+    if any(as_number(cell) is not None or len(cell) > _LONGEST_NAME for cell in cells):
         return False
+    named = [cell for cell in cells if cell]
+    if len(set(named)) < len(named) and not any(map(is_known_name, named)):
+        return False  # names come once; known ones that come twice are a header to be refused
     return sum(_vote(cell, [row[place].strip() for row in others]) for place, cell in enumerate(cells)) > 0
 
 
@@ -159,27 +309,8 @@ def _vote(cell: str, others: list[str]) -> int:
     return 1 if 1 < 2 * len(different) <= len(others) else 0
 
 
-def _records(path: str, form: str, encoding: str) -> list[tuple[int, list[str]]]:
-    return list(all_good(FORMATS[form](SourceConfig(path, header=False, encoding=encoding)).rows))
-
-
-def _with_other_separator(
-    path: str, form: str, encoding: str, records: list[tuple[int, list[str]]]
-) -> tuple[str, list[tuple[int, list[str]]], tuple[str, ...]]:
-    """Return a file of one column read by the other separator, where that gives several columns in every row."""
-    _, first = next(all_good(read_lines(path, encoding)))
-    other, separator = _OTHER[form]
-    if separator in first:
-        try:
-            found = _records(path, other, encoding)
-        except UserError:
-            found = []
-        if found:
-            return other, found, (f"the ending says {form}, but the columns are separated as in {other}",)
-    if ";" in first:
-        raise UserError(f"{path}:1: the columns are separated by ';'; save the file with commas or tabs")
-    expected = "tabs" if form == "tsv" else "commas"
-    raise UserError(f"{path}: one column; expected texts and a label, separated by {expected}")
+def _records(read: Callable[[SourceConfig], Table], path: str, encoding: str) -> list[tuple[int, list[str]]]:
+    return list(all_good(read(SourceConfig(path, header=False, encoding=encoding)).rows))
 
 
 def _objects(path: str, encoding: str) -> FileTable:
@@ -190,16 +321,62 @@ def _objects(path: str, encoding: str) -> FileTable:
             fault = text_fault(value) if isinstance(value, str) else None
             if fault is not None:
                 raise UserError(f"{path}:{line}: the key {quoted(key)} {fault}")
-    found = (_object_column(key, [row for _, row in records]) for key in table.names or ())
-    columns = tuple(column for column in found if column is not None)
+    _refuse_other_tasks(path, *records[0])
+    columns: list[Column] = []
+    faults: dict[str, str] = {}
+    for key in dict.fromkeys(itertools.chain.from_iterable(row for _, row in records)):
+        if (fault := _no_column(path, key, records)) is not None:
+            faults[key] = fault
+            continue
+        values = [row[key] if isinstance(row[key], str) else raw_label(lambda: "", row[key]) for _, row in records]
+        if (fault := _no_text(path, key, records)) is not None:
+            faults[key] = fault
+        columns.append(Column(key, values, is_text=all(isinstance(row[key], str) for _, row in records)))
+    found = FileTable(path, "jsonl", None, tuple(columns), records, encoding, _left_out(columns, faults), faults=faults)
     if len(columns) < 2:
-        raise UserError(f"{path}: {len(columns)} keys with a text or a number in every row; expected texts and a label")
-    return FileTable(path, "jsonl", None, columns, records, encoding)
+        raise found.likely_fault("text", "label") or UserError(
+            f"{path}: {len(columns)} keys with a text or a number in every row; expected texts and a label"
+        )
+    return found
 
 
-def _object_column(key: str, rows: Sequence[dict[str, Any]]) -> Column | None:
-    """Return the values of a key, or None where a row lacks it or has a list or an object there."""
-    if any(key not in row or isinstance(row[key], list | dict) for row in rows):
+def _no_column(path: str, key: str, records: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
+    """Return why a key is no column: the first row that lacks it, or has a list or an object there."""
+    for line, row in records:
+        if key not in row:
+            return f"{path}:{line}: the key {quoted(key)} is missing; this row has {', '.join(row) or 'none'}"
+        if isinstance(row[key], list):
+            several = "; several labels of one text are not trained here" if is_label_name(key) else ""
+            return f"{path}:{line}: the key {quoted(key)} holds a list, {quoted(row[key])}{several}"
+        if isinstance(row[key], dict):
+            return f"{path}:{line}: the key {quoted(key)} holds an object, {quoted(row[key])}"
+    return None
+
+
+def _no_text(path: str, key: str, records: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
+    """Return why a column that holds texts is none of texts: the first row with something else."""
+    others = [(line, row[key]) for line, row in records if not isinstance(row[key], str)]
+    if not others or len(others) == len(records):
         return None
-    values = [row[key] if isinstance(row[key], str) else raw_label(lambda: key, row[key]) for row in rows]
-    return Column(key, values, is_text=all(isinstance(row[key], str) for row in rows))
+    line, value = others[0]
+    received = "null" if value is None else quoted(value)
+    return f"{path}:{line}: the key {quoted(key)} must hold a text in every row, received {received}"
+
+
+def _left_out(columns: Sequence[Column], faults: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what to say about keys that look like a text or a label and are no columns."""
+    there = {column.key for column in columns}
+    names = [key for key in faults if key not in there and (is_label_name(key) or is_text_name(key))]
+    return tuple(f"left out: {faults[key]}" for key in names)
+
+
+def _refuse_other_tasks(path: str, line: int, row: dict[str, Any]) -> None:
+    """Refuse what the first row shows to be for another kind of task than those that are trained here."""
+    nested = [item for value in row.values() for item in (value if isinstance(value, list) else [value])]
+    if any(isinstance(item, dict) and not item.keys().isdisjoint(("qas", "answer_start")) for item in nested):
+        raise UserError(
+            f"{path}:{line}: answers are spans of a context (SQuAD format); such tasks are not trained here"
+        )
+    lengths = [len(value) for key, value in row.items() if isinstance(value, list) and key != "id"]
+    if {"tokens", "words"} & row.keys() and len(lengths) > 1 and len(set(lengths)) == 1:
+        raise UserError(f"{path}:{line}: a list of words with a list of tags; tagging tasks are not trained here")

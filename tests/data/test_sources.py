@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_every_format_gives_the_same_examples(tmp_path, name, packed):
 
 
 def test_the_formats_are_those_of_the_table():
-    assert set(FORMATS) == {"tsv", "csv", "jsonl", "tfds"}
+    assert set(FORMATS) == {"tsv", "quoted_tsv", "csv", "jsonl", "tfds"}
 
 
 def test_a_quoted_line_break_counts_the_lines_of_the_file(tmp_path):
@@ -189,7 +190,7 @@ BAD = {
     "pair with one column": ("x.tsv", "premise\tlabel\na\tyes\n", PAIRS, {}, r"x\.tsv:1: no column 'hypothesis'"),
     "no label": ("x.tsv", "text\na\n", MOOD, {}, r"x\.tsv:1: no column 'label'"),
     "no header": ("x.tsv", "a\tpositive\n", MOOD, {}, r"no column 'text'.*header: false"),
-    "columns twice": ("x.tsv", "text\ttext\na\tb\n", MOOD, {}, r"x\.tsv:1: column 'text' stands twice"),
+    "columns twice": ("x.tsv", "text\ttext\na\tb\n", MOOD, {}, r"x\.tsv:1: column 'text' appears twice"),
     "blank line": ("x.tsv", "text\tlabel\na\tpositive\n\nb\tpositive\n", MOOD, {}, r"x\.tsv:3: an empty line"),
     "out of range": (
         "x.tsv",
@@ -297,3 +298,108 @@ def test_rows_that_are_no_slice_or_none_are_told(tmp_path, rows, message):
     path = _write(tmp_path / "x.tsv", "text\tlabel\none\tpositive\n")
     with pytest.raises(UserError, match=message):
         _read(path, rows=rows)
+
+
+# --- parts of ranking files, and parts that overlap
+
+QUESTIONS = "question\tanswer\tlabel\n" + "".join(
+    f"q{n}\ta{n}{c}\t{int(c == 0)}\n" for n in range(10) for c in range(4)
+)
+
+
+@pytest.mark.parametrize("cut", ["-3", "7", "-1", "1"])
+def test_a_slice_of_ranking_counts_questions(tmp_path, cut):
+    path = _write(tmp_path / "x.tsv", QUESTIONS)
+    before, after = (_read(path, PICK, rows=rows) for rows in (f"[:{cut}]", f"[{cut}:]"))
+    assert before.texts[0] + after.texts[0] == [f"q{n}" for n in range(10) for _ in range(4)]
+    assert not set(before.texts[0]) & set(after.texts[0])
+    assert before.groups[-1] + 1 == len(set(before.texts[0])) == (int(cut) % 10)
+
+
+def test_scattered_candidates_are_cut_by_question(tmp_path):
+    rows = "".join(f"q{n}\ta{n}{c}\t{c}\n" for c in range(4) for n in range(10))
+    path = _write(tmp_path / "x.tsv", "question\tanswer\tlabel\n" + rows)
+    found = _read(path, PICK, rows="[-3:]", gather=True)
+    assert found.texts[0] == [f"q{n}" for n in (7, 8, 9) for _ in range(4)]
+    with pytest.raises(UserError, match="has been there already"):
+        _read(path, PICK, rows="[-3:]")
+
+
+def test_a_slice_of_ranking_by_ids_and_with_rows_at_fault(tmp_path):
+    rows = "".join(f"{n // 2}\tq\ta{n}\t{'bad' if n == 5 else n % 2}\n" for n in range(8)) + "3\tq\n"
+    path = _write(tmp_path / "x.tsv", "id\tquestion\tanswer\tlabel\n" + rows)
+    found = _read(path, PICK, rows="[-2:]", columns={"group": "id"}, on_error="skip")
+    assert found.texts[1] == ["a4", "a6", "a7"]
+    assert found.groups.tolist() == [0, 1, 1]
+    assert len(found.skipped) == 2
+    assert _read(path, PICK, rows="[:2]", columns={"group": "id"}).texts[1] == ["a0", "a1", "a2", "a3"]
+
+
+OVERLAPS = {
+    "rows": (MOOD, "[:-10]", "[-20:]", "share 10 rows of"),
+    "one row": (MOOD, "[:21]", "[20:]", "share 1 rows of"),
+    "counted from both ends": (MOOD, "[:30]", "[-11:]", "share 1 rows of"),
+    "questions": (PICK, "[:-2]", "[-3:]", "share 1 questions of"),
+    "a part of what is whole": (MOOD, None, "[-10:]", "train reads the whole of"),
+    "the whole of what is a part": (PICK, "[:-3]", None, "dev reads the whole of"),
+}
+
+
+@pytest.mark.parametrize("case", OVERLAPS)
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_splits_of_one_file_share_no_rows(tmp_path, case, split):
+    task, train, dev, expected = OVERLAPS[case]
+    path = _write(tmp_path / "x.tsv", QUESTIONS.replace("question", "text", task is MOOD))
+    (tmp_path / "link.tsv").symlink_to(path)
+    columns = {} if task is PICK else {"text": "answer"}
+    labels = {} if task is PICK else {"0": "negative", "1": "positive"}
+    sources = {
+        "train": SourceConfig(path, rows=train, columns=columns, labels=labels),
+        "dev": SourceConfig(str(tmp_path / "link.tsv"), rows=dev, columns=columns, labels=labels),
+    }
+    with pytest.raises(UserError, match=expected):
+        read_examples(replace(task, sources=sources), split)
+
+
+@pytest.mark.parametrize(
+    ("train", "dev"), [("[:-3]", "[-3:]"), ("[:7]", "[7:]"), ("[2:9]", "[:2]"), (None, None)]
+)  # fmt: skip
+def test_splits_of_one_file_that_share_nothing_are_read(tmp_path, train, dev):
+    path = _write(tmp_path / "x.tsv", QUESTIONS)
+    task = replace(PICK, sources={"train": SourceConfig(path, rows=train), "dev": SourceConfig(path, rows=dev)})
+    assert len(read_examples(task, "train"))
+    assert len(read_examples(task, "dev"))
+
+
+# --- encodings
+
+
+@pytest.mark.parametrize(
+    ("encoding", "byte", "advice"),
+    [("latin-1", b"\x92", "cp1252"), ("iso-8859-15", b"\x85", "cp1252"), ("iso8859_2", b"\x96", "cp1250"), ("latin-1", b"\xe9", None),
+     ("cp1252", b"\x92", None)],
+)  # fmt: skip
+def test_controls_where_windows_has_letters_are_reported_once(tmp_path, capsys, encoding, byte, advice):
+    path = _write(
+        tmp_path / "x.tsv", b"text\tlabel\na\tpositive\nit" + byte + b"s\tpositive\nb" + byte + b"\tpositive\n"
+    )
+    for _ in range(2):
+        assert len(_read(path, encoding=encoding)) == 3
+    found = capsys.readouterr().err.splitlines()
+    assert len(found) == (advice is not None)
+    for line in found:
+        assert line.startswith(f"warning: {path}:3: byte 0x{byte[0]:02x} ")
+        assert f"`encoding: {advice}`" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reported"), [('"the ""scene"" was fine"', True), ('"a"', False), ('He said "no"', False), ('"no," said "he"', False), ('""', False)]
+)  # fmt: skip
+def test_texts_that_a_csv_writer_quoted_are_reported_once(tmp_path, capsys, text, reported):
+    path = _write(tmp_path / "x.tsv", f"text\tlabel\na\tpositive\n{text}\tpositive\n")
+    for rows, texts in ((None, ["a", text]), ("[1:]", [text])):
+        assert _read(path, rows=rows).texts[0] == texts
+    found = capsys.readouterr().err.splitlines()
+    assert [line.split(": a text")[0] for line in found] == ([f"warning: {path}:3"] if reported else [])
+    assert len(_read(path, format="quoted_tsv") if reported else found) == (2 if reported else 0)
+    assert capsys.readouterr().err == ""

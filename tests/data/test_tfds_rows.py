@@ -307,3 +307,36 @@ def test_a_test_split_has_no_labels(data_root):
     source = SourceConfig("tfds:glue/rte", data_dir=str(data_root / "tfds"))
     examples = read_examples(dataclasses.replace(RTE, sources={"test": source}), "test")
     assert (len(examples), examples.labels) == (3000, None)
+
+
+def _split_task(prepared, task, train, dev, **options):
+    path = f"tfds:{prepared}/small_pairs/1.2.3"
+    sources = {"train": SourceConfig(f"{path}:{train}", **options), "dev": SourceConfig(f"{path}:{dev}", **options)}
+    return dataclasses.replace(task, sources=sources)
+
+
+OVERLAPS = [("train[:50%]", "train[5:]", 1), ("train", "train[-2:]", 2), ("train+validation", "validation", 3)]
+
+
+@pytest.mark.parametrize(("train", "dev", "count"), OVERLAPS)
+def test_slices_of_a_dataset_share_no_records(prepared, train, dev, count):
+    columns = {"text": "premise", "label": "agreed"}
+    task = _split_task(prepared, MOOD, train, dev, columns=columns, labels={"true": "yes", "false": "no"})
+    for split in ("train", "dev"):
+        with pytest.raises(UserError, match=f"share {count} records of tfds:.*do not overlap"):
+            read_examples(task, split)
+    apart = _split_task(
+        prepared, MOOD, "train[:6]", "train[6:]", columns=columns, labels={"true": "yes", "false": "no"}
+    )
+    assert len(read_examples(apart, "train")) == len(read_examples(apart, "dev")) == 6
+
+
+def test_a_slice_of_a_dataset_cuts_no_question(prepared):
+    options = {"columns": {"premise": "raw", "label": "count"}, "on_error": "skip"}  # one question, and a row at fault
+    task = _split_task(prepared, PICK, "train[:8]", "train[8:]", **options)
+    with pytest.raises(UserError, match=r"share 1 questions of .*by `rows`"):
+        read_examples(task, "dev")
+    apart = _split_task(
+        prepared, PICK, "train[:8]", "validation", **options
+    )  # the same question, by the dataset's own splits
+    assert len(read_examples(apart, "dev")) == 3
