@@ -1,9 +1,11 @@
-"""The built-in example: data as its README says, a run that learns every task, and a run that survives being killed."""
+"""The built-in example: data as its README says, a run that learns every task and answers the example's own questions, a killed run."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +20,23 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.data.sources import read_examples
 from tests.small import write_experiment
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart" / "quickstart.yaml"
-SIZES = {"sentiment": (240, 80), "entailment": (240, 81), "similarity": (240, 80), "answers": (240, 80)}
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIG = REPOSITORY / "configs" / "quickstart" / "quickstart.yaml"
+DATA = CONFIG.parent / "data"
+SIZES = {"sentiment": (440, 120), "entailment": (336, 105), "similarity": (290, 80), "answers": (240, 80)}
+LEAVES = "Why do leaves turn yellow in autumn?"
+# What ask.py, export/ask.sh and export/README.md ask, with the right label, score or relevance.
+QUESTIONS = {
+    ("sentiment", "The food was wonderful and we will certainly come back."): "positive",
+    ("sentiment", "The room was spotless."): "positive",
+    ("sentiment", "Never again."): "negative",
+    ("entailment", "The train left before noon.", "The train left in the evening."): "contradiction",
+    ("entailment", "A woman plays the violin.", "Somebody makes music."): "entailment",
+    ("similarity", "The shop closes at six.", "At six o'clock the shop shuts."): 5,
+    ("answers", LEAVES, "Children like to jump into heaps of leaves."): 0,
+    ("answers", LEAVES, "The green pigment breaks down, and the yellow that was hidden under it shows."): 1,
+    ("answers", LEAVES, "The park keeps its gates open until eight."): 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +71,103 @@ def test_no_text_stands_in_both_splits_or_twice(tasks, name):
     assert not {text.lower() for text in train.texts[0]} & {text.lower() for text in dev.texts[0]}
 
 
+def _asked():
+    """Return the (task, text, ...) of every question in the example's programs and in the serving README."""
+    spec = importlib.util.spec_from_file_location("ask", CONFIG.parent / "ask.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    for task, columns in program.QUESTIONS.items():
+        yield from ((task, *row) for row in zip(*columns.values(), strict=True))
+    for body in re.findall(r"'(\{.*\})'", (REPOSITORY / "export" / "ask.sh").read_text()):
+        request = json.loads(body)
+        task = request["signature_name"].partition("/")[0]
+        rows = (
+            request.get("instances")
+            or request.get("examples")
+            or [dict(zip(request["inputs"], row, strict=True)) for row in zip(*request["inputs"].values(), strict=True)]
+        )
+        yield from ((task, *row.values()) for row in rows)
+    for text in re.findall(r'quickstart sentiment text="([^"]+)"', (REPOSITORY / "export" / "README.md").read_text()):
+        yield ("sentiment", text)
+
+
+def test_the_questions_are_those_with_a_known_answer():
+    assert set(_asked()) == set(QUESTIONS)
+
+
+def _words(text):
+    return re.findall(r"[\w']+", text.lower())
+
+
+def _is_near_copy(text, row):
+    """Tell whether a row holds the text, or shares at least half of the words of both."""
+    ours, theirs = _words(text), _words(row)
+    together = set(ours) | set(theirs)
+    return f" {' '.join(ours)} " in f" {' '.join(theirs)} " or 2 * len(set(ours) & set(theirs)) >= len(together)
+
+
+def _rows(path):
+    """Return each row's texts, one by one and joined."""
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        texts = line.split("\t")[:-1]
+        yield from dict.fromkeys([*texts, " ".join(texts)])
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.tsv")), ids=lambda path: path.stem)
+def test_no_question_is_in_the_data(path):
+    asked = {text for _, *texts in QUESTIONS for text in (*texts, " ".join(texts))}
+    assert not [(text, row) for row in _rows(path) for text in asked if _is_near_copy(text, row)]
+
+
+@pytest.mark.parametrize("name", ["sentiment", "entailment"])
+def test_the_probe_is_balanced_and_in_no_split(tasks, name):
+    lines = (DATA / f"{name}_probe.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    counts = Counter(line.rpartition("\t")[2] for line in lines)
+    assert set(counts) == set(tasks[name].labels)
+    assert len(set(counts.values())) == 1
+    for split in ("train", "dev"):
+        rows = [" ".join(row) for row in zip(*read_examples(tasks[name], split).texts, strict=True)]
+        probe = [" ".join(line.split("\t")[:-1]) for line in lines]
+        assert not [(text, row) for row in rows for text in probe if _is_near_copy(text, row)]
+
+
 # Chance: 0.5, 0.33, 0, and 0.61 for the mean reciprocal rank of three candidates in any order.
 ABOVE_CHANCE = {"sentiment": 0.62, "entailment": 0.48, "similarity": 0.6, "answers": 0.8}
+
+
+@pytest.fixture(scope="module")
+def trained(minilm, tmp_path_factory):
+    from mtdnn_tf.experiment import run_experiment
+
+    return run_experiment(mtdnn.load_config(CONFIG), tmp_path_factory.mktemp("quickstart") / "run", verbose=0)
 
 
 @pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.timeout(1800)
-def test_every_task_is_learned(minilm, tmp_path):
-    from mtdnn_tf.experiment import run_experiment
+def test_every_task_is_learned(trained):
+    for task in trained.run.tasks:
+        assert trained.scores[task.name][task.main_metric] > ABOVE_CHANCE[task.name], trained.scores
 
-    outcome = run_experiment(mtdnn.load_config(CONFIG), tmp_path / "run", verbose=0)
-    for task in outcome.run.tasks:
-        assert outcome.scores[task.name][task.main_metric] > ABOVE_CHANCE[task.name], outcome.scores
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", SIZES)
+def test_the_questions_are_answered_right(trained, tmp_path, name):
+    from mtdnn_tf.answering import RunAnswerer, read_input
+
+    answer = RunAnswerer(trained.run.model_dir, name)
+    asked = [(texts, right) for (task, *texts), right in QUESTIONS.items() if task == name]
+    lines = ["\t".join(answer.task.text), *("\t".join(texts) for texts, _ in asked)]
+    (tmp_path / "questions.tsv").write_text("\n".join(lines) + "\n")
+    rows, right = answer(read_input(answer.task, str(tmp_path / "questions.tsv"))), [right for _, right in asked]
+    if answer.task.type == "classification":
+        assert [row["label"] for row in rows] == right
+    elif answer.task.type == "regression":
+        assert [row["score"] for row in rows] == pytest.approx(right, abs=1)
+    else:
+        assert np.argmax([row["relevance"] for row in rows]) == np.argmax(right)
 
 
 def _train(folder, model_dir):

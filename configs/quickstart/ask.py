@@ -11,12 +11,20 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops that split texts into tokens)
 
-QUESTION = "Why do leaves turn yellow in autumn?"
-ANSWERS = [
-    "Children like to jump into heaps of leaves.",
-    "The green pigment breaks down, and the yellow that was hidden under it shows.",
-    "The park keeps its gates open until eight.",
-]
+# The inputs of each task's signature. Neither these texts nor near copies of them are among the example's data.
+QUESTIONS = {
+    "sentiment": {"text": ["The food was wonderful and we will certainly come back."]},
+    "entailment": {"premise": ["The train left before noon."], "hypothesis": ["The train left in the evening."]},
+    "similarity": {"sentence1": ["The shop closes at six."], "sentence2": ["At six o'clock the shop shuts."]},
+    "answers": {
+        "question": ["Why do leaves turn yellow in autumn?"] * 3,
+        "answer": [
+            "Children like to jump into heaps of leaves.",
+            "The green pigment breaks down, and the yellow that was hidden under it shows.",
+            "The park keeps its gates open until eight.",
+        ],
+    },
+}
 
 
 def main(folder: str) -> None:
@@ -25,23 +33,23 @@ def main(folder: str) -> None:
     if not versions:
         sys.exit(f"error: {folder}: holds no exported model; run `make quickstart` first")
     newest = max(versions, key=lambda path: int(path.name))
-    ask = tf.saved_model.load(str(newest)).signatures
+    signatures = tf.saved_model.load(str(newest)).signatures
 
-    text = "The food was wonderful and we will certainly come back."
-    found = ask["sentiment"](text=tf.constant([text]))
-    show("sentiment", text, f"{label(found)}  {spread(found)}")
+    def ask(task: str) -> dict[str, tf.Tensor]:
+        return signatures[task](**{column: tf.constant(texts) for column, texts in QUESTIONS[task].items()})
 
-    premise, hypothesis = "The train left before noon.", "The train left in the evening."
-    found = ask["entailment"](premise=tf.constant([premise]), hypothesis=tf.constant([hypothesis]))
-    show("entailment", f"{premise} -> {hypothesis}", f"{label(found)}  {spread(found)}")
+    found = ask("sentiment")
+    show("sentiment", *QUESTIONS["sentiment"]["text"], f"{label(found)}  {spread(found)}")
 
-    first, second = "The shop closes at six.", "At six o'clock the shop shuts."
-    found = ask["similarity"](sentence1=tf.constant([first]), sentence2=tf.constant([second]))
-    show("similarity, 0 to 5", f"{first} / {second}", f"{found['score'].numpy()[0]:.2f}")
+    found, texts = ask("entailment"), QUESTIONS["entailment"]
+    show("entailment", f"{texts['premise'][0]} -> {texts['hypothesis'][0]}", f"{label(found)}  {spread(found)}")
 
-    found = ask["answers"](question=tf.constant([QUESTION] * len(ANSWERS)), answer=tf.constant(ANSWERS))
+    found, texts = ask("similarity"), QUESTIONS["similarity"]
+    show("similarity, 0 to 5", f"{texts['sentence1'][0]} / {texts['sentence2'][0]}", f"{found['score'].numpy()[0]:.2f}")
+
+    found, texts = ask("answers"), QUESTIONS["answers"]
     best = int(tf.argmax(found["relevance"]))
-    show("answers, best of three", QUESTION, ANSWERS[best])
+    show("answers, best of three", texts["question"][0], texts["answer"][best])
 
 
 def label(found: dict[str, tf.Tensor]) -> str:
