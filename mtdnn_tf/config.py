@@ -99,6 +99,7 @@ class TaskConfig:
     use: str | None = None  # a ready-made task (rte, mnli, snli, ...)
     type: str | None = None
     text: Names | None = None
+    label: str | int | None = None  # the label's column, short for columns: {label: ...}
     labels: Names | None = None
     range: Annotated[tuple[float, float], ascending()] | None = None
     head: str | None = None
@@ -285,7 +286,7 @@ def load_config(
     changed: Node = reduce(merge, changes, written)
     tree = expand_environment(changed)
     make_paths_absolute(tree)
-    config: ExperimentConfig = build(ExperimentConfig, tree, "")
+    config: ExperimentConfig = build(ExperimentConfig, tree, "", also=("include", "task_files"))
     return config
 
 

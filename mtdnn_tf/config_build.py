@@ -6,12 +6,12 @@ import difflib
 import itertools
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from mtdnn_tf.config_tree import Branch, Leaf, Node
-from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.errors import UserError, closest_name, unknown_name
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,17 @@ def ascending() -> Rule:
     return Rule("in ascending order", lambda value: all(low < high for low, high in itertools.pairwise(value)))
 
 
-def build(hint: Any, node: Node, path: str) -> Any:
+class _KeyError(UserError):
+    """A key that is unknown where it stands, or that holds no mapping where one belongs."""
+
+    def __init__(self, message: str, node: Node, path: str, known: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.node = node
+        self.path = path  # of the key
+        self.known = tuple(known)  # keys at this place, where the key is unknown
+
+
+def build(hint: Any, node: Node, path: str, also: Sequence[str] = ()) -> Any:
     """Return what the tree says as a value of the type `hint`.
 
     Args:
@@ -71,16 +81,88 @@ def build(hint: Any, node: Node, path: str) -> Any:
             or any of them `Annotated` with rules.
         node: the tree.
         path: dotted, for messages; "" is the top.
+        also: keys of the top that were read before, for messages.
 
     Raises:
-        UserError: an unknown or missing key, a wrong type, or a rule that does not hold: file, line and path, the rule, what came.
+        UserError: an unknown or missing key, a wrong type, or a rule that does not hold: file, line and path, the rule, what
+            was received, and for a key at the wrong level its place.
     """
+    try:
+        return _build(hint, node, path)
+    except _KeyError as error:
+        places = dict(_places(hint, tuple(path.split(".")) if path else ()))
+        raise UserError(_with_place(error, {**places, **{(key,): Any for key in also}})) from None
+
+
+def _build(hint: Any, node: Node, path: str) -> Any:
     kind = get_origin(hint) or hint
     if kind is Annotated:
         return _build_annotated(hint, node, path)
     if is_dataclass(hint):
         return _build_dataclass(hint, node, path)
     return _BUILDERS[kind](hint, node, path)
+
+
+_ANY_NAME = "<name>"  # of a task, in the path of its keys
+_LISTED = 3  # places in a message
+
+
+def _places(hint: Any, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path, as its parts, and the type of every key that dataclasses have in and below a type."""
+    kind = get_origin(hint) or hint
+    if is_dataclass(hint):
+        for name, inner in get_type_hints(hint, include_extras=True).items():
+            yield (*parts, name), inner
+            yield from _places(inner, (*parts, name))
+    elif kind is Mapping:
+        yield from _places(get_args(hint)[1], (*parts, _ANY_NAME))
+    elif kind in (Annotated, types.UnionType, Union):
+        for member in get_args(hint)[: 1 if kind is Annotated else None]:
+            yield from _places(member, parts)
+
+
+def _with_place(error: _KeyError, places: Mapping[tuple[str, ...], Any]) -> str:
+    """Return the message of the error with the places where such a key belongs, if any."""
+    here = tuple(error.path.split("."))
+    key = here[-1]
+    found = [place for place in places if place[-1] == key]
+    at_its_place = any(_is_at(place, here) for place in found)
+    if at_its_place and error.known:  # a key with dots in it, as --set takes
+        nested = f"{': {'.join(here)}: ...{'}' * (len(here) - 1)}"
+        return f"{at(error.node, error.path)}: a key of a file has no dots; write {nested}"
+    if at_its_place:  # its value is wrong: if that is a mapping, it may have another place
+        found = [place for place in found if isinstance(error.node, Branch) and get_origin(places[place]) is Mapping]
+    elif not found and isinstance(error.node, Branch):
+        found = _named_sections(key, error.node.children, places)
+    if found:
+        shown = " or ".join(_shown_place(place, here) for place in found[:_LISTED])
+        more = f" (and {len(found) - _LISTED} other places)" if len(found) > _LISTED else ""
+        said = f"{at(error.node, error.path)}: unknown key {key!r}" if error.known else str(error)
+        return f"{said}; such a key belongs at {shown}{more}"
+    if error.known and closest_name(key, error.known) is None:
+        closest = closest_name(key, dict.fromkeys(place[-1] for place in places))
+        found = [place for place in places if place[-1] == closest]
+        return f"{error} Did you mean {_shown_place(found[0], here)}?" if found else str(error)
+    return str(error)
+
+
+def _is_at(place: tuple[str, ...], here: tuple[str, ...]) -> bool:
+    return len(place) == len(here) and all(part in (there, _ANY_NAME) for part, there in zip(place, here, strict=True))
+
+
+def _named_sections(key: str, children: Iterable[str], places: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return where a mapping with these keys may stand under a name of its own, as a task does under `tasks`."""
+    sections = dict.fromkeys(place[:-1] for place in places if place[-2:-1] == (_ANY_NAME,))
+    known = {section: {place[-1] for place in places if place[:-1] == section} for section in sections}
+    return [(*section[:-1], key) for section in sections if children and known[section].issuperset(children)]
+
+
+def _shown_place(place: tuple[str, ...], here: tuple[str, ...]) -> str:
+    """Return a place dotted, with the names of tasks that it has in common with the path `here`."""
+    shared = 0
+    while shared < min(len(place), len(here) - 1) and place[shared] in (here[shared], _ANY_NAME):
+        shared += 1
+    return ".".join((*here[:shared], *place[shared:])) + (" (top level)" if len(place) == 1 else "")
 
 
 def at(node: Node, path: str) -> str:
@@ -94,7 +176,7 @@ def _join(path: str, key: str) -> str:
 
 def _build_annotated(hint: Any, node: Node, path: str) -> Any:
     inner, *rules = get_args(hint)
-    value = build(inner, node, path)
+    value = _build(inner, node, path)
     for rule in rules:
         if not rule.holds(value):
             closest = difflib.get_close_matches(value, rule.names, n=1) if rule.names else []
@@ -105,34 +187,35 @@ def _build_annotated(hint: Any, node: Node, path: str) -> Any:
 
 def _build_dataclass(cls: Any, node: Node, path: str) -> Any:
     if not isinstance(node, Branch):
-        raise _wrong_type(cls, node, path)
+        raise _KeyError(str(_wrong_type(cls, node, path)), node, path)
     hints = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}
     for key, child in node.children.items():
         if key not in known:
-            raise UserError(unknown_name(at(child, _join(path, key)), "key", key, known))
+            message = unknown_name(at(child, _join(path, key)), "key", key, known)
+            raise _KeyError(message, child, _join(path, key), known)
     for name, field in known.items():
         if name not in node.children and field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{at(node, _join(path, name))}: is missing; it has no default")
-    return cls(**{key: build(hints[key], child, _join(path, key)) for key, child in node.children.items()})
+    return cls(**{key: _build(hints[key], child, _join(path, key)) for key, child in node.children.items()})
 
 
 def _build_mapping(hint: Any, node: Node, path: str) -> dict[str, Any]:
     if not isinstance(node, Branch):
         raise _wrong_type(hint, node, path)
     value_hint = get_args(hint)[1]
-    return {key: build(value_hint, child, _join(path, key)) for key, child in node.children.items()}
+    return {key: _build(value_hint, child, _join(path, key)) for key, child in node.children.items()}
 
 
 def _build_tuple(hint: Any, node: Node, path: str) -> tuple[Any, ...]:
     if not (isinstance(node, Leaf) and isinstance(node.value, tuple)):
-        raise _wrong_type(hint, node, path)
+        raise _KeyError(str(_wrong_type(hint, node, path)), node, path)
     hints = get_args(hint)
     if hints[-1] is Ellipsis:
         hints = hints[:1] * len(node.value)
     if len(hints) != len(node.value):
         raise _wrong_type(hint, node, path)
-    return tuple(build(*pair, path) for pair in zip(hints, node.value, strict=True))
+    return tuple(_build(*pair, path) for pair in zip(hints, node.value, strict=True))
 
 
 def _build_union(hint: Any, node: Node, path: str) -> Any:
@@ -142,7 +225,7 @@ def _build_union(hint: Any, node: Node, path: str) -> Any:
     fitting = [member for member in members if _fits(member, node)] if len(members) > 1 else members
     if not fitting:
         raise _wrong_type(hint, node, path)
-    return build(fitting[0], node, path)
+    return _build(fitting[0], node, path)
 
 
 def _fits(hint: Any, node: Node) -> bool:

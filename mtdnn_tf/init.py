@@ -32,6 +32,11 @@ _OUTPUT = flags.DEFINE_string(
 _TYPE = flags.DEFINE_enum("type", None, list(TASK_TYPES), "The type of task, instead of a guess.")
 _TEXT = flags.DEFINE_list("text", [], "The text columns, one or two, instead of a guess; positions without a header.")
 _LABEL = flags.DEFINE_string("label", None, "The label's column, instead of a guess; its position without a header.")
+_NO_LABEL = flags.DEFINE_list(
+    "no_label",
+    None,
+    "The values that stand for no label, as in --no_label=-,nan; --no_label= for none. Default: guessed.",
+)
 _HEADER = flags.DEFINE_bool("header", None, "Whether the first line names the columns, instead of a guess.")
 _ENCODING = flags.DEFINE_string("encoding", "utf-8", "Encoding of the files, as in --encoding=latin-1.")
 _SPLIT_DEV = flags.DEFINE_float("split_dev", None, "Share of the rows to hold out for scoring, even beside a dev file.")
@@ -40,7 +45,8 @@ _SPLIT_DEV = flags.DEFINE_float("split_dev", None, "Share of the rows to hold ou
 def main() -> None:
     """Read the flags, guess, write, show."""
     cli.refuse_flags("there is no configuration yet", ["config", "task_file", "model_dir", *cli.CHANGES])
-    share, wishes = _share(), Wishes(_TYPE.value, tuple(_TEXT.value), _LABEL.value)
+    no_label = None if _NO_LABEL.value is None else tuple(_NO_LABEL.value)
+    share, wishes = _share(), Wishes(_TYPE.value, tuple(_TEXT.value), _LABEL.value, no_label)
     if len(wishes.text) > 2:
         raise UserError(f"--text: name one column or two, received {len(wishes.text)}")
     tasks = prepare_all(_NAME.value, _files(), wishes, share)

@@ -144,6 +144,7 @@ def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskS
     kind = _known(f"{where}.type", "task type", _demanded(task.type, f"{where}.type", types), types)
     of_documents = task.type in DOCUMENT_TYPES
     _check_options_of_documents(where, task, of_documents)
+    task = _with_label_column(where, task)
     text = () if of_documents else _checked_text(where, task, kind)
     if ready and len(text) != len(ready.task.text or ()):
         names = ", ".join(ready.task.text or ())
@@ -242,7 +243,7 @@ def is_input_name(name: str) -> bool:
 
 def _check_options_of_documents(where: str, task: TaskConfig, of_documents: bool) -> None:
     """Refuse what has no effect on this type: what tells of rows and labels on running text, and the other way round."""
-    names = ("text", "head_of", "pair_order", "max_examples", "dropout") if of_documents else ("pretraining",)
+    names = ("text", "label", "head_of", "pair_order", "max_examples", "dropout") if of_documents else ("pretraining",)
     for name in names:
         if getattr(task, name) is not None:
             raise _no_effect(f"{where}.{name}", task)
@@ -330,6 +331,17 @@ def _sources(where: str, task: TaskConfig, text: tuple[str, ...], ready: ReadyMa
                 'of it say rows, as in rows: "[-200:]"'
             )
     return {split: complete_source(source, split, text, ready) for split, source in _written_sources(task).items()}
+
+
+def _with_label_column(where: str, task: TaskConfig) -> TaskConfig:
+    """Return the task with `label: <column>` as the entry of `columns` that it is short for."""
+    if task.label is None:
+        return task
+    if task.columns.get("label", task.label) != task.label:
+        raise UserError(
+            f"{where}.label: {task.label!r} and columns.label {task.columns['label']!r} name two columns for the label; keep one"
+        )
+    return replace(task, label=None, columns={**task.columns, "label": task.label})
 
 
 def _written_sources(task: TaskConfig) -> dict[str, SourceConfig]:

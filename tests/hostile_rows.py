@@ -250,12 +250,8 @@ JSON = {
         MOOD,
         {"labels": {"1": "positive"}},
     ),
-    "label 1.0 where 1 is known": Told(
-        "x.jsonl",
-        '{"text": "a", "label": 1.0}\n',
-        (":1:", "unknown label '1.0'", "Known: 1,"),
-        MOOD,
-        {"labels": {"1": "positive"}},
+    "label 1.0 where 1 is known": Read(
+        "x.jsonl", '{"text": "a", "label": 1.0}\n', ["a"], [1], MOOD, {"labels": {"1": "positive"}}
     ),
     "label true": Told(
         "x.jsonl",
@@ -264,7 +260,7 @@ JSON = {
         MOOD,
         {"labels": {"1": "positive"}},
     ),
-    "label null": Told("x.jsonl", '{"text": "a", "label": null}\n', (":1:", "unknown label ''")),
+    "label null": Told("x.jsonl", '{"text": "a", "label": null}\n', (":1:", "unknown label ''", 'ignore_labels: [""]')),
     "label is a list": Told(
         "x.jsonl", '{"text": "a", "label": ["positive"]}\n', (":1:", "string or a number", "['positive']")
     ),

@@ -298,6 +298,53 @@ def test_bad_configurations_are_told_in_one_line(tmp_path, case):
     assert "\n" not in str(raised.value)
 
 
+PLACES = {
+    "epochs at the top": ("epochs: 3\n", [], r"run\.yaml:8: epochs: .* belongs at training\.epochs$"),
+    "rate under training": ("training: {learning_rate: 1}\n", [], r"training\.learning_rate: .* optimizer\.learning_rate$"),
+    "length in a task": ("    max_length: 9\n", [], r"tasks\.mood\.max_length: .* at data\.max_length$"),
+    "header of a task": (
+        "    header: false\n", [],
+        r"tasks\.mood\.header: .* at tasks\.mood\.train\.header or tasks\.mood\.dev\.header or tasks\.mood\.test\.header$",
+    ),
+    "label of a source": ("    dev: {path: x.tsv, label: y}\n", [], r"tasks\.mood\.dev\.label: .* at tasks\.mood\.label$"),
+    "of several sections": ("dropout: 0.1\n", [], r" at tasks\.<name>\.dropout or encoder\.dropout or model\.dropout$"),
+    "misspelt and misplaced": ("epoch: 3\n", [], r"unknown key 'epoch'.* Did you mean training\.epochs\?$"),
+    "a section in another": ("training: {optimizer: {power: 2}}\n", [], r" at optimizer \(top level\)$"),
+    "a misspelt include": ("includes: base.yaml\n", [], r"Did you mean include \(top level\)\?$"),
+    "an include in a section": ("data: {include: base.yaml}\n", [], r" at include \(top level\)$"),
+    "a task at the top": ("other: {type: regression, text: [a]}\n", [], r" at tasks\.other$"),
+    "a setting among the tasks": ("  epochs: 3\n", [], r"tasks\.epochs: must be a mapping, received 3; .* at training\.epochs$"),
+    "an override": ("", ["epochs=3"], r"override epochs=3: epochs: .* at training\.epochs$"),
+    "an override of a task": ("", ["mood.head=mlp"], r"override mood\.head=mlp: mood: .* at tasks\.mood$"),
+    "a mapping of labels": (
+        "", ["tasks.mood.labels={0: negative}"],
+        r"must be a list.* a mapping with 0; such a key belongs at tasks\.mood\.train\.labels or tasks\.mood\.dev\.labels",
+    ),
+    "a key with dots": ("training.epochs: 3\n", [], r"training\.epochs: a key of a file has no dots; write training: \{epochs: \.\.\.\}$"),
+    "at its place in a task": ("    dev: 5\n", [], r"tasks\.mood\.dev: must be a mapping, received 5$"),
+    "at its place": ("encoder: random://\n", [], r"encoder: must be a mapping, received 'random://'$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_a_key_at_the_wrong_level_is_answered_with_its_place(tmp_path, case):
+    text, overrides, expected = PLACES[case]
+    with pytest.raises(UserError, match=expected) as raised:
+        load_config(_write(tmp_path, text=TASK + text), overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_key_put_at_the_top_is_sent_to_its_section(tmp_path):
+    config = load_config(_write(tmp_path))
+    sections = [item.name for item in dataclasses.fields(config) if item.name != "tasks"]
+    keys = [(section, item.name) for section in sections for item in dataclasses.fields(getattr(config, section))]
+    for section, key in keys:
+        if key not in sections:
+            with pytest.raises(UserError, match=rf"unknown key '{key}'; such a key belongs at .*{section}\.{key}"):
+                load_config(tmp_path / "run.yaml", [f"{key}=1"])
+    assert len(keys) > 30
+
+
 def test_a_cycle_of_includes_is_told_with_its_files(tmp_path):
     _write(tmp_path, "base/one.yaml", "include: ../run.yaml\n")
     with pytest.raises(UserError, match=r"one\.yaml:1: include: .*itself: run\.yaml -> one\.yaml -> run\.yaml$"):

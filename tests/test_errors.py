@@ -36,6 +36,25 @@ def test_the_closest_name(received, closest):
     assert closest_name(received, ["text", "label"]) == closest
 
 
+@pytest.mark.parametrize(
+    ("received", "known", "told"),
+    [
+        ("caf\u00e9", "cafe\u0301", "'cafe\u0301' (received with U+00E9 LATIN SMALL LETTER E WITH ACUTE)?"),
+        ("\u0410", "A", "'A' (received with U+0410 CYRILLIC CAPITAL LETTER A)?"),
+        ("a-b", "a\u2013b", "'a\u2013b' (which has U+2013 EN DASH)?"),
+        ("\uff54\uff45xt", "text", "U+FF54 FULLWIDTH LATIN SMALL LETTER T, U+FF45 FULLWIDTH LATIN SMALL LETTER E)?"),
+        ("a b", "a\u00a0b", r"(which has U+00A0 NO-BREAK SPACE)?"),
+        ("\u2764\ufe0f", "\u2764", "(received with U+FE0F VARIATION SELECTOR-16)?"),
+        ("Text", "text", "'text' (upper and lower case count)?"),
+        ("texts", "text", "'text'?"),
+    ],
+)
+def test_names_that_look_alike_are_told_apart(received, known, told):
+    message = str(UserError(unknown_name("x", "label", received, [known, "zzzz"])))
+    assert told in message
+    assert received != known
+
+
 def test_a_long_list_of_known_names_is_cut():
     message = unknown_name("x.tsv:2", "label", "n", [f"label_{n}" for n in range(1000)])
     assert len(message) < 600

@@ -416,6 +416,139 @@ def test_holding_out_is_the_same_each_time(tmp_path):
     assert contents[0] == contents[1]
 
 
+def test_many_small_classes_are_not_held_out_by_half(tmp_path):
+    texts = [f"text number {place} of many others" for place in range(2200)]
+    content = tsv(texts, [f"i{place % 1100}" for place in range(2200)], header=("text", "label"))
+    task = loaded(started(tmp_path, Files(write(tmp_path, "a.tsv", content)), type="classification"))["a"]
+    assert len(task.labels) == 1100
+    assert len(read_examples(task, "dev")) == pytest.approx(220, abs=22)
+    assert set(read_examples(task, "train").labels.tolist()) == set(range(1100))
+
+
+def test_classes_that_share_all_texts_are_held_out_all_the_same(tmp_path):
+    texts = [f"text number {place % 50} of many others" for place in range(2200)]
+    content = tsv(texts, [f"i{place // 2}" for place in range(2200)], header=("text", "label"))
+    task = loaded(started(tmp_path, Files(write(tmp_path, "a.tsv", content)), type="classification"))["a"]
+    train, dev = (read_examples(task, split) for split in ("train", "dev"))
+    assert len(dev) == pytest.approx(220, abs=50)
+    assert not set(train.texts[0]) & set(dev.texts[0])
+
+
+# --- labels
+
+ONE_CLASS = {
+    "numbers": (cycle("0", "1.0", "0.0", "1"), ("0", "1"), "spellings of one class: '0' = '0.0', '1' = '1.0'; to keep them apart"),
+    "signed": (cycle("+1", "-1", "1"), ("-1", "1"), "'+1' = '1'"),
+    "booleans": (cycle("True", "false", "True", "False", "true", "false"), ("True", "false"), "'True' = 'true'"),
+    "unicode": (cycle("caf\u00e9", "bar", "cafe\u0301"), ("bar", "caf\u00e9"), "'caf\u00e9' in two Unicode forms"),
+    "blanks": (cycle("a\u00a0", "b", "a"), ("a", "b"), None),
+    "case": (cycle("Yes", "no", "yes"), ("Yes", "no", "yes"), "classes that differ in upper and lower case only: 'Yes' and 'yes'"),
+    "several labels": (cycle("a;b", "a", "b;c", "c"), ("a", "a;b", "b;c", "c"), "'a;b', 'b;c' look like several labels of one text"),
+    "lists": (cycle("['a', 'b']", "['b', 'c']", "['a', 'c']"), ("['a', 'b']", "['a', 'c']", "['b', 'c']"), "several labels"),
+    "places": (cycle("Washington, D.C.", "Boston, MA"), ("Boston, MA", "Washington, D.C."), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONE_CLASS)
+def test_what_is_one_class_and_what_looks_so(tmp_path, case):
+    values, labels, note = ONE_CLASS[case]
+    path = started(tmp_path, Files(write(tmp_path, "a.tsv", tsv(TEXTS, values, header=("text", "label")))))
+    task = loaded(path)["a"]
+    assert task.labels == labels
+    assert sum(len(read_examples(task, split)) for split in ("train", "dev")) == len(TEXTS)
+    said = " ".join(path.read_text().replace("\n", " ").split()).replace("# ", "")
+    assert note in said if note else "Unsure" not in said
+
+
+MISSING = {
+    "snli": (cycle(*NLI, *NLI, "-"), None, NLI, 5, "--no_label="),
+    "snli_kept": (cycle(*NLI, *NLI, "-"), (), ("-", *NLI), 0, None),
+    "plus_minus": (cycle("+", "-"), None, ("+", "-"), 0, None),
+    "plus_minus_without": (cycle("+", "-", "0"), ("-",), ("+", "0"), 13, "13 rows without a label ('-': 13)"),
+    "words": (cycle("pos", "neg", "nan", "N/A", "None"), None, ("neg", "pos"), 24, "--no_label="),
+    "words_kept": (cycle("pos", "neg", "nan"), (), ("nan", "neg", "pos"), 0, None),
+    "minus_one": (cycle(0, 1, 2, -1), None, ("-1", "0", "1", "2"), 0, "--no_label=-1"),
+    "minus_one_left_out": (cycle(0, 1, 2, -1), ("-1.0",), ("0", "1", "2"), 10, "10 rows without a label ('-1': 10)"),
+    "scores": (cycle("1.5", "NA", "2.5", "?"), None, (1, 5), 20, "20 rows without a label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISSING)
+@pytest.mark.parametrize("held_out", [True, False], ids=["held_out", "files"])
+def test_what_stands_for_no_label_is_said_and_trained_so(tmp_path, case, held_out):
+    values, wished, outputs, missing, note = MISSING[case]
+    content = tsv(TEXTS, values, header=("text", "label"))
+    files = Files(write(tmp_path, "a.tsv", content), None if held_out else write(tmp_path, "b.tsv", content))
+    path = started(tmp_path, files, no_label=wished)
+    task = loaded(path)["a"]
+    assert (task.labels or task.range) == outputs
+    rows = [len(read_examples(task, split)) for split in ("train", "dev")]
+    assert (sum(rows) if held_out else rows[1]) == len(TEXTS) - missing
+    said = " ".join(path.read_text().replace("\n", " ").split()).replace("# ", "")
+    assert note in said if note else "no_label" not in said
+
+
+def labelled_files(folder, train, **others):
+    files = {split: write(folder, f"x_{split}.tsv", tsv(TEXTS[:len(labels)], labels, header=("text", "label")))
+             for split, labels in {"train": train, **others}.items()}  # fmt: skip
+    return Files(files["train"])
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "labels"),
+    [
+        (cycle("0.0", "1.0"), ["0", "1", "0"], ("0.0", "1.0")),
+        (cycle("True", "False"), ["true", "false"], ("False", "True")),
+        (cycle("caf\u00e9", "bar"), ["cafe\u0301", "bar"], ("bar", "caf\u00e9")),
+        (cycle("a", "b"), ["a", "None", "nan", "c"], ("a", "b", "c")),
+        (cycle("0", "1"), ["1", "-1"], ("0", "1")),
+    ],
+)
+def test_the_labels_of_a_development_file_are_those_of_training(tmp_path, train, dev, labels):
+    task = loaded(started(tmp_path, labelled_files(tmp_path, train, dev=dev)))["x"]
+    assert task.labels == labels
+    kept = [value for value in dev if value not in ("None", "nan", "-1")]
+    assert len(read_examples(task, "dev")) == len(kept)
+    assert len(set(read_examples(task, "dev").labels.tolist())) == len(set(kept))
+
+
+@pytest.mark.parametrize("placeholder", ["-1", "-", "nan", ""])
+def test_a_test_file_without_labels_may_say_so_in_each_row(tmp_path, placeholder):
+    files = labelled_files(tmp_path, cycle("0", "1"), dev=["0", "1"], test=[placeholder] * 3)
+    examples = read_examples(loaded(started(tmp_path, files))["x"], "test")
+    assert (len(examples), examples.labels) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "expected"),
+    [
+        (cycle("0", "1"), ["neg", "pos"], "x_dev.tsv: column 'label': none of its labels ('neg', 'pos') is one of training ('0', '1')"),
+        (cycle("pos", "neg"), ["Pos", "Neg"], "none of its labels ('Neg', 'Pos') is one of training ('neg', 'pos')"),
+        (cycle("1.5", "2"), ["2", "x"], "x_dev.tsv:3: column 'label': 'x' is not a number"),
+        (cycle("1.5", "2"), ["2", "1,5"], "x_dev.tsv:3: column 'label': '1,5' has a decimal comma"),
+        (cycle("1.5", "2"), ["2", "4e38"], "x_dev.tsv:3: column 'label': '4e38' is too large"),
+    ],
+)  # fmt: skip
+def test_a_development_file_of_other_labels_is_refused(tmp_path, train, dev, expected):
+    files = labelled_files(tmp_path, train, dev=dev)
+    with pytest.raises(UserError) as caught:
+        started(tmp_path, files)
+    assert expected in str(caught.value)
+    assert loaded(started(tmp_path, files, share=0.1))["x"].sources["dev"].path.endswith("x_dev.tsv")
+
+
+def test_a_test_file_of_other_labels_is_left_and_said(tmp_path):
+    path = started(tmp_path, labelled_files(tmp_path, cycle("a", "b"), dev=["a", "b"], test=["c", "d"]))
+    assert set(loaded(path)["x"].sources) == {"train", "dev"}
+    assert "not used as test" in path.read_text()
+
+
+def test_questions_that_teach_nothing_are_counted(tmp_path):
+    content = tsv(QUERIES, OTHERS, [*RELEVANT[:20], *[0] * 20], header=("question", "answer", "label"))
+    path = started(tmp_path, Files(write(tmp_path, "a.tsv", content)))
+    assert "5 of 10 questions teach nothing" in path.read_text()
+
+
 # --- refusals
 
 GOOD = tsv(TEXTS, cycle("a", "b"), header=("review", "label"))
@@ -480,12 +613,41 @@ BAD = {
     "no text": ("a.tsv", tsv(IDS, cycle(0, 1), header=("id", "label")), {}, "no column looks like a text"),
     "unknown text": ("a.tsv", GOOD, {"text": ("revue",)}, "--text: unknown column 'revue'. Did you mean 'review'?"),
     "unknown label": ("a.tsv", GOOD, {"label": "labell"}, "--label: unknown column 'labell'. Did you mean 'label'?"),
-    "words as scores": ("a.tsv", GOOD, {"type": "regression"}, "a.tsv:2: column 'label' must be a number, received 'a'"),
+    "words as scores": ("a.tsv", GOOD, {"type": "regression"}, "a.tsv:2: column 'label': 'a' is not a number"),
     "ranking of one text": ("a.tsv", FILES["stars"][1].replace(",", "\t"), {"type": "ranking"}, "ranking takes two texts"),
     "scattered questions": (
         "a.tsv", tsv(QUERIES[::4] * 4, OTHERS, RELEVANT, header=("question", "answer", "label")), {"type": "ranking"},
         "must stand together: sort the file",
     ),
+    "scores with commas": (
+        "a.tsv", tsv(TEXTS, [f"{score},5" for score in range(40)], header=("text", "score")), {},
+        "a.tsv:2: column 'score': '0,5' has a decimal comma; write '0.5'; if these are classes: --type=classification",
+    ),
+    "scores with a few commas": ("a.tsv", tsv(TEXTS, cycle("2", ",5"), header=("text", "score")), {}, "a.tsv:3: column 'score': ',5' has"),
+    "scores with commas, wished": (
+        "a.tsv", tsv(TEXTS, cycle("1", "2,5"), header=("text", "score")), {"type": "regression"}, "a.tsv:3: column 'score': '2,5' has a dec",
+    ),
+    "score beyond float32": ("a.tsv", tsv(TEXTS, [f"{place}e37" for place in range(40)], header=("text", "score")), {},
+                             "a.tsv:37: column 'score': '35e37' is too large; expected a finite number (float32)"),
+    "score that is none, wished so": ("a.tsv", tsv(TEXTS, cycle("1.5", "nan", "2"), header=("text", "score")),
+                                      {"type": "regression", "no_label": ()}, "a.tsv:3: column 'score': 'nan' is not finite"),
+    "nothing relevant": ("a.tsv", tsv(QUERIES, OTHERS, cycle(0), header=("question", "answer", "label")), {}, "'label' ranks nothing"),
+    "all relevant": ("a.tsv", tsv(QUERIES, OTHERS, cycle(1), header=("question", "answer", "label")), {}, "'label' ranks nothing"),
+    "one candidate each": ("a.tsv", tsv(TEXTS, OTHERS, cycle(0, 1), header=("question", "answer", "label")), {"type": "ranking"},
+                           "or --type=classification to judge each pair alone"),
+    "relevance below 0": ("a.tsv", tsv(QUERIES, OTHERS, cycle(1, 0, 0, -1), header=("question", "answer", "label")), {"type": "ranking"},
+                          "relevance must be 0 or more (where -1 stands for no label: --no_label=-1)"),
+    "empty texts": ("a.tsv", tsv(cycle(""), cycle("a", "b"), header=("text", "label")), {}, "column 'text' is empty in every row"),
+    "empty texts, wished": ("a.tsv", tsv(cycle(" "), cycle("a", "b"), header=("text", "label")), {"text": ("text",)},
+                            "column 'text' is empty in every row"),
+    "empty second text": ("a.tsv", tsv(TEXTS, cycle(""), cycle("a", "b"), header=("text1", "text2", "label")),
+                          {"text": ("text1", "text2")}, "column 'text2' is empty in every row"),
+    "one text for all": ("a.tsv", tsv(cycle("one text"), cycle("a", "b"), header=("text", "label")), {"text": ("text",)},
+                         "column 'text' holds 'one text' in every row"),
+    "one class and nan": ("a.tsv", tsv(TEXTS, cycle("a", "nan"), header=("text", "label")), {},
+                          "one class only, 'a' beside 'nan', taken for no label (--no_label= keeps it)"),
+    "missing values only": ("a.tsv", tsv(TEXTS, cycle("N/A", "nan"), header=("text", "label")), {}, "holds no label, only 'N/A', 'nan'"),
+    "many classes": ("a.tsv", tsv(TEXTS, [f"x{i // 2}" for i in range(0, 80, 2)], header=("text", "label")), {}, "say --type=classification"),
     "too few rows": ("a.tsv", "text\tlabel\na good day\tx\na bad day\ty\n", {}, "too few rows to hold any out"),
     "half an emoji": ("a.jsonl", jsonl(text=[*TEXTS[1:], "\ud83d"], label=cycle(0, 1)), {}, "a.jsonl:40: the key 'text' holds half"),
     "list in JSON": ("a.jsonl", '{"text": "a b c", "tags": ["x"]}\n', {}, "1 keys with a text or a number"),

@@ -118,6 +118,13 @@ def test_columns_of_the_task_hold_for_every_source(tmp_path):
     assert task.sources["dev"].columns == {"label": "other"}
 
 
+def test_the_label_is_named_as_the_texts_are(tmp_path):
+    task = _one(tmp_path, label="gold", dev={"path": "y.tsv", "columns": {"label": "other"}})
+    assert task == _one(tmp_path, columns={"label": "gold"}, dev={"path": "y.tsv", "columns": {"label": "other"}})
+    by_place = _one(tmp_path, label=2, columns={"premise": 0, "hypothesis": 1, "label": 2})
+    assert by_place.sources["train"].columns == {"premise": 0, "hypothesis": 1, "label": 2}
+
+
 @pytest.mark.parametrize(
     ("path", "split"),
     [
@@ -175,6 +182,15 @@ BAD = {
     ),
     "text called by a word of the language": ({"text": ["class"]}, r"text: 'class' can't be the name"),
     "text named label": ({"text": ["label", "a"]}, r"none of them label"),
+    "two columns for the label": (
+        {"label": "a", "columns": {"label": "b"}},
+        r"tasks\.mine\.label: 'a' and columns\.label 'b' name two columns for the label; keep one",
+    ),
+    "label column of running text": (
+        {"type": "pretraining", "text": None, "labels": None, "label": "a"},
+        r"tasks\.mine\.label: has no effect on a task of the type pretraining",
+    ),
+    "label that is no column": ({"label": ["a"]}, r"tasks\.mine\.label: must be a text or a whole number"),
     "no labels": ({"labels": None}, r"tasks\.mine\.labels: .*two or more"),
     "one label": ({"labels": ["yes"]}, r"two or more different names"),
     "label twice": ({"labels": ["yes", "yes"]}, r"two or more different names"),

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
@@ -19,7 +19,7 @@ from mtdnn_tf.data.canonical import as_tabulated, canonical_table
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.faults import Faults, RowError, each_row, option
 from mtdnn_tf.data.json_rows import read_jsonl
-from mtdnn_tf.data.labels import label_array, parse_label, raw_label
+from mtdnn_tf.data.labels import LabelNames, label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened, text_fault
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.row_slices import chosen_rows, count_of, shared_items
@@ -48,6 +48,10 @@ ENDINGS = {
 _REPORTED: set[str] = set()  # files whose quotes have been reported; they are read several times
 _SPLIT = re.compile(r"(?:^|\+)\s*(\w+)")  # in train[:10%]+test
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+
+
+class _AllIgnoredError(UserError):
+    """Every label of a source is one that `ignore_labels` names."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     Args:
         task: whose text columns and labels are looked up.
         source: file or dataset, absolute.
-        labelled: True: labels are demanded; False: not looked at; None: taken where their column is there and not empty.
+        labelled: True: labels are demanded; False: not looked at; None: taken where their column is there, and not every label
+            in it is empty or ignored.
 
     With `on_error: skip`, rows that are at fault are left out and listed in `skipped`; what is wrong with the source as a
     whole is an error all the same.
@@ -108,7 +113,12 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
         UserError: one line with file and line, the rule, what was received, and what would be right.
     """
     reader = READERS.get(_format(source), _read_table)
-    return reader(task, source, labelled)
+    try:
+        return reader(task, source, labelled)
+    except _AllIgnoredError:
+        if labelled is not None:
+            raise
+        return reader(task, source, False)
 
 
 def cut_from_the_same(task: TaskSpec, split: str) -> tuple[str, ...]:
@@ -210,7 +220,7 @@ def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | No
     rows = [row for rows in faults.without(read_token_rows(task, source)) for row in rows]
     labels = None
     if labelled or (labelled is None and any(row.label for row in rows)):
-        names = {**class_names(task), **source.labels}
+        names = LabelNames(task.labels, {**class_names(task), **source.labels})
         rows, labels = _labelled(task, names, rows, lambda line: f"{source.path}:{line}: label", faults)
     skipped = faults.messages()
     if not rows:
@@ -232,8 +242,9 @@ READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = 
 def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
     columns = find_columns(task, source, table, labelled)
     faults = Faults(source.on_error)
+    names = LabelNames(task.labels, source.labels, source.ignore_labels)
     picked: Iterable[tuple[int, _Row | RowError | None]]
-    picked = each_row(table.rows, lambda line, values: _picked(source, table, columns, line, values))
+    picked = each_row(table.rows, lambda line, values: _picked(names, table, columns, line, values))
     counted = None
     if source.rows is not None:
         every = list(picked)
@@ -245,10 +256,11 @@ def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: b
     labels = None
     if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
         place = partial(_place, table, key=columns.label)
-        rows, labels = _labelled(task, source.labels, rows, place, faults)
+        rows, labels = _labelled(task, names, rows, place, faults)
     skipped = faults.messages()
     if not rows:
-        raise UserError(_nothing_left(source, table.origin, skipped))
+        left_out = source.ignore_labels and not skipped
+        raise (_AllIgnoredError if left_out else UserError)(_nothing_left(source, table.origin, skipped))
     return Examples(
         tuple([row.texts[column] for row in rows] for column in range(len(columns.text))),
         labels,
@@ -295,10 +307,10 @@ def _with_split(source: SourceConfig, split: str) -> SourceConfig:
     return replace(source, split=_TFDS_SPLITS[split])
 
 
-def _picked(source: SourceConfig, table: Table, columns: Columns, line: int, values: Any) -> _Row | None:
+def _picked(names: LabelNames, table: Table, columns: Columns, line: int, values: Any) -> _Row | None:
     """Return a row of the task, or None for one whose label is ignored."""
     label = "" if columns.label is None else _label_of(table, line, values, columns.label)
-    if columns.label is not None and label in source.ignore_labels:
+    if columns.label is not None and names.is_ignored(label):
         return None
     texts = tuple([_text_of(table, line, values, key) for key in columns.text])
     return _Row(line, texts, label, "" if columns.group is None else _group_of(table, line, values, columns.group))
@@ -359,12 +371,12 @@ AnyRow = TypeVar("AnyRow", bound=_Labelled)
 
 
 def _labelled(
-    task: TaskSpec, mapping: Mapping[str, str], rows: list[AnyRow], place: Callable[[int], str], faults: Faults
+    task: TaskSpec, names: LabelNames, rows: list[AnyRow], place: Callable[[int], str], faults: Faults
 ) -> tuple[list[AnyRow], np.ndarray]:
     """Return the rows whose labels can be read, and these labels; `place` tells where the label of a line stands."""
 
     def parsed(line: int, row: AnyRow) -> tuple[AnyRow, float]:
-        return row, parse_label(task, mapping, row.label, partial(place, line))
+        return row, parse_label(task, names, row.label, partial(place, line))
 
     kept, labels = [], []
     for row, label in faults.without(each_row(((row.line, row) for row in rows), parsed)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mtdnn_tf.data.lines import quoted
 from mtdnn_tf.errors import UserError, unknown_name
-from mtdnn_tf.starting.kinds import Kind, guess_kind, is_no_label
+from mtdnn_tf.starting.kinds import Kind, guess_kind
+from mtdnn_tf.starting.missing_labels import missing_labels
 from mtdnn_tf.starting.names import (
     LABEL_NAMES,
     as_identifier,
@@ -32,6 +35,7 @@ class Wishes:
     type: str | None = None
     text: tuple[str, ...] = ()
     label: str | None = None
+    no_label: tuple[str, ...] | None = None  # values that stand for no label
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Guess:
     label: Column
     left_out: tuple[str, ...]
     notes: tuple[str, ...]  # what else it might be
+    wishes: Wishes
 
 
 def guess_task(table: FileTable, wishes: Wishes) -> Guess:
@@ -55,12 +60,13 @@ def guess_task(table: FileTable, wishes: Wishes) -> Guess:
     wished = tuple(_named(table, "--text", name) for name in wishes.text)
     label, label_notes = guess_label(table, wishes.label, wished)
     texts, text_notes = (wished, ()) if wished else guess_texts(table, label)
-    kind = guess_kind(table, texts, label, wishes.type)
+    check_texts(table, texts, differ=True)
+    kind = guess_kind(table, texts, label, wishes.type, wishes.no_label)
     used = {column.key for column in (*texts, label)}
     left_out = tuple(column.title for column in table.columns if column.key not in used)
     text_notes = () if kind.type == "ranking" else text_notes  # it always takes two
     notes = (*table.notes, *label_notes, *text_notes, *kind.notes)
-    return Guess(kind, own_names(texts), texts, label, left_out, notes)
+    return Guess(kind, own_names(texts), texts, label, left_out, notes, wishes)
 
 
 def _named(table: FileTable, flag: str, name: str) -> Column:
@@ -125,7 +131,7 @@ def _counts_rows(column: Column) -> bool:
 def _fewest(column: Column) -> tuple[bool, int, int]:
     """Full columns before those with gaps, few values before many, later columns before earlier ones."""
     place = -column.key if isinstance(column.key, int) else 0
-    return any(is_no_label(value) for value in column.stripped), column.distinct, place
+    return bool(missing_labels(Counter(column.stripped), None)), column.distinct, place
 
 
 def guess_texts(
@@ -151,11 +157,28 @@ def guess_texts(
     if not texts or (count is not None and len(texts) != count):
         if (spoiled := table.likely_fault("text")) is not None:
             raise spoiled
+        check_texts(table, [column for column in table.columns if column is not label and is_text_name(column.key)])
         columns = ", ".join(table.titles)
         raise UserError(
             f"{table.path}: no column looks like a text; name one or two, as in --text={table.titles[0]} (columns: {columns})"
         )
     return texts, _about(texts, chosen, pair is not None)
+
+
+def check_texts(table: FileTable, texts: Sequence[Column], *, differ: bool = False) -> None:
+    """Refuse a text that is empty in every row, and with `differ` texts that tell no row from another.
+
+    Raises:
+        UserError: they are.
+    """
+    alike = differ and len(table) > 1 and all(column.distinct == 1 for column in texts)
+    for column in texts:
+        empty = not any(column.stripped)
+        if empty or alike:
+            what = "is empty in every row" if empty else f"holds {quoted(column.stripped[0])} in every row"
+            raise UserError(
+                f"{table.path}: column {quoted(column.key)} {what}; fill it, or name another text with --text=<column>"
+            )
 
 
 def _may_be_text(column: Column) -> bool:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtdnn_tf.data.labels import label_key
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.guessing import Guess
-from mtdnn_tf.starting.kinds import is_no_label
 from mtdnn_tf.starting.tables import Column, FileTable, as_number, written
 
 _BANDS = 5  # of scores, each held out in the same share
+_FEW = 20  # rows that may be held out of a small file, however small the share of them is
 _LARGEST_CLUSTER = 0.05  # of the rows that hang together by their texts
 
 
@@ -29,7 +30,7 @@ def hold_out(table: FileTable, guess: Guess, share: float) -> tuple[list[int], l
     Raises:
         UserError: there are too few rows.
     """
-    rows = [row for row, value in enumerate(guess.label.stripped) if not is_no_label(value)]
+    rows = [row for row, value in enumerate(guess.label.stripped) if value not in guess.kind.missing]
     columns = guess.text_columns
     free = 1 if guess.kind.type == "ranking" else None
     clusters = _clusters(rows, columns[:1] if free else columns)
@@ -77,21 +78,44 @@ def _strata(guess: Guess, rows: Sequence[int]) -> dict[int, str]:
     if guess.kind.type == "regression":
         ordered = sorted(rows, key=lambda row: as_number(guess.label.stripped[row]) or 0.0)
         return {row: str(place * _BANDS // len(rows)) for place, row in enumerate(ordered)}
-    return {row: guess.label.stripped[row] for row in rows}
+    return {row: str(label_key(guess.label.stripped[row])) for row in rows}
 
 
 def _drawn(clusters: Sequence[list[int]], strata: dict[int, str], share: float, seed: int) -> set[int]:
-    """Return rows of whole clusters, `share` of every stratum, at least one where a stratum has two clusters or more."""
+    """Return rows of whole clusters, `share` of every stratum; where that gives too few, of all rows.
+
+    At least one row of a stratum that has two clusters or more, unless that came to more than twice the share of all rows.
+    """
     by_stratum: dict[str, list[list[int]]] = defaultdict(list)
     for cluster in clusters:
         by_stratum[strata[cluster[0]]].append(cluster)
     sizes = Counter(strata.values())
+    total = max(1, round(share * len(strata)))
+    wanted = {stratum: round(share * size) for stratum, size in sizes.items()}
+    one_each = {stratum: max(1, count) for stratum, count in wanted.items()}
+    wanted = one_each if sum(one_each.values()) <= max(2 * total, _FEW) else wanted
     random = np.random.default_rng(seed)
     held: set[int] = set()
     for stratum, members in sorted(by_stratum.items()):
-        wanted = max(1, round(share * sizes[stratum]))
-        held.update(_up_to([members[place] for place in random.permutation(len(members))], wanted))
+        held.update(_up_to([members[place] for place in random.permutation(len(members))], wanted[stratum]))
+    if 2 * len(held) < total:
+        held.update(
+            _of_any_stratum([clusters[place] for place in random.permutation(len(clusters))], strata, held, total)
+        )
     return held
+
+
+def _of_any_stratum(clusters: Sequence[list[int]], strata: dict[int, str], held: set[int], total: int) -> set[int]:
+    """Return rows of clusters until `total` are held out; a row of every stratum stays."""
+    left = Counter(stratum for row, stratum in strata.items() if row not in held)
+    taken: set[int] = set()
+    for cluster in clusters:
+        lost = Counter(strata[row] for row in cluster)
+        fits = len(held) + len(taken) + len(cluster) <= max(total, len(cluster))
+        if held.isdisjoint(cluster) and fits and all(left[stratum] > count for stratum, count in lost.items()):
+            taken.update(cluster)
+            left -= lost
+    return taken
 
 
 def _up_to(clusters: Sequence[list[int]], wanted: int) -> list[int]:

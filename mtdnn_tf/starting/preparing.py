@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mtdnn_tf.data.labels import LabelNames
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.guessing import Guess, Wishes, guess_task
 from mtdnn_tf.starting.holding_out import as_text, hold_out
-from mtdnn_tf.starting.kinds import in_order, is_no_label, no_labels_in, usual_range
+from mtdnn_tf.starting.kinds import (
+    Kind,
+    LabelColumn,
+    case_note,
+    in_order,
+    listed,
+    merged_note,
+    one_name_each,
+    usual_range,
+)
+from mtdnn_tf.starting.missing_labels import notes_about_missing
 from mtdnn_tf.starting.names import as_identifier
 from mtdnn_tf.starting.splits import Split, companion, read_split, stem_of, without_train
-from mtdnn_tf.starting.tables import FileTable, as_number, read_table
+from mtdnn_tf.starting.tables import FileTable, read_table
 from mtdnn_tf.task_types import RESERVED_NAMES
 
 
@@ -82,18 +94,20 @@ def prepare(name: str, files: Files, wishes: Wishes, share: float | None) -> Pre
     table = read_table(files.train, header=files.header, encoding=files.encoding)
     guess = guess_task(table, wishes)
     dev, dev_notes = (None, ()) if share else _other(files, "dev", table, guess)
-    test, test_notes = _other(files, "test", table, guess)
     if dev is not None:
         guess = _with_labels_of(dev, guess)
-    _check_no_variables(table, guess)
+    test, test_notes = _other(files, "test", table, guess)
+    _check_no_variables(table, guess, *(split for split in (dev, test) if split is not None))
     held_out, held_notes = (None, ()) if dev else _held_out(table, guess, share or 0.1)
-    notes = (*guess.notes, *dev_notes, *test_notes, *held_notes, *_unknown_labels(test, guess))
+    notes = (*guess.notes, *dev_notes, *test_notes, *held_notes)
     return Prepared(name, table, guess, dev, test, held_out, notes)
 
 
-def _check_no_variables(table: FileTable, guess: Guess) -> None:
+def _check_no_variables(table: FileTable, guess: Guess, *others: Split) -> None:
     """Refuse what the task file would take for an environment variable: there is no other way to write it there."""
-    for text in (table.path, *guess.kind.labels, *(str(column.key) for column in (*guess.text_columns, guess.label))):
+    columns = (str(column.key) for column in (*guess.text_columns, guess.label))
+    missing = guess.kind.missing.union(*(split.missing for split in others))
+    for text in (table.path, *guess.kind.labels, *columns, *missing):
         if "${" in text:
             raise UserError(
                 f"{table.path}: {text!r} cannot stand in a task file, where ${{ begins a variable; rename it"
@@ -107,8 +121,9 @@ def _other(files: Files, split: str, table: FileTable, guess: Guess) -> tuple[Sp
     if path is None:
         return None, ()
     try:
-        found = read_table(path, header=files.header if named else None, encoding=files.encoding)
-        return read_split(found, table, guess, labelled=split == "dev"), ()
+        other = read_table(path, header=files.header if named else None, encoding=files.encoding)
+        found = read_split(other, table, guess, labelled=split == "dev")
+        return found, (*_notes_on_missing(found, guess), *(_notes_on_test(found, guess) if split == "test" else ()))
     except UserError as error:
         if named:
             raise
@@ -116,25 +131,68 @@ def _other(files: Files, split: str, table: FileTable, guess: Guess) -> tuple[Sp
 
 
 def _with_labels_of(dev: Split, guess: Guess) -> Guess:
-    """Widen labels or range to those of the development file."""
-    found = [value for value in dev.label.stripped if not is_no_label(value)] if dev.label else []
+    """Widen labels or range to those of the development file.
+
+    Raises:
+        UserError: the files have no label in common, or a score or relevance of this one is no number.
+    """
     kind = guess.kind
-    if kind.range is not None:
-        numbers = [*kind.range, *(number for number in map(as_number, found) if number is not None)]
-        if min(numbers) < kind.range[0] or max(numbers) > kind.range[1]:
-            kind = replace(kind, range=usual_range(min(numbers), max(numbers)))
-    new = sorted(set(found) - set(kind.labels))
-    if kind.labels and new:
+    if dev.label is None:
+        return guess
+    label = LabelColumn(dev.table, dev.label, dev.missing)
+    if not kind.labels:
+        low, high = label.extremes()
+        if kind.range is not None and not kind.range[0] <= low <= high <= kind.range[1]:
+            kind = replace(kind, range=usual_range(min(low, kind.range[0]), max(high, kind.range[1])))
+        return replace(guess, kind=kind)
+    new, notes = _compared(label, kind)
+    if new:
         kind = replace(kind, labels=in_order([*kind.labels, *new]))
-        return replace(guess, kind=kind, notes=(*guess.notes, f"in {dev.table.path} only: {', '.join(new[:5])}"))
-    return replace(guess, kind=kind)
+        notes = (*notes, f"in {dev.table.path} only: {', '.join(new[:5])}", *case_note(new, kind.labels))
+    return replace(guess, kind=kind, notes=(*guess.notes, *notes))
 
 
-def _unknown_labels(test: Split | None, guess: Guess) -> tuple[str, ...]:
-    if test is None or test.label is None or not guess.kind.labels:
+def _compared(label: LabelColumn, kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes that a file has beside those of the task, and a note on classes that it spells in another way.
+
+    Raises:
+        UserError: it has none of the task's classes.
+    """
+    names = LabelNames(kind.labels)
+    found = {value: name for value in label.counts if (name := names.find(value)) is not None}
+    new = in_order(one_name_each(Counter({value: 1 for value in label.counts if value not in found})))
+    if not found:
+        raise UserError(
+            f"{label.place}: none of its labels ({listed(new)}) is one of training ({listed(kind.labels)}); write them as there, "
+            "or name other files with --dev and --test (--split_dev=0.1 holds development rows out of the training file)"
+        )
+    spelled = {name: [name, *(value for value, one in found.items() if one == name)] for name in kind.labels}
+    return new, merged_note(spelled, f"in {label.table.path}, ")
+
+
+def _notes_on_test(test: Split, guess: Guess) -> tuple[str, ...]:
+    """Return what there is to say about the labels of a file that is not trained on.
+
+    Raises:
+        UserError: as `_with_labels_of`.
+    """
+    if test.label is None:
         return ()
-    new = sorted(set(test.label.stripped) - set(guess.kind.labels) - set(no_labels_in(test.label)))
-    return (f"{test.table.path} has labels that training has not: {', '.join(new[:5])}",) if new else ()
+    label = LabelColumn(test.table, test.label, test.missing)
+    if not guess.kind.labels:
+        label.extremes()
+        return ()
+    new, notes = _compared(label, guess.kind)
+    return (*notes, *([f"{test.table.path} has labels that training has not: {', '.join(new[:5])}"] if new else []))
+
+
+def _notes_on_missing(split: Split, guess: Guess) -> tuple[str, ...]:
+    """Return what there is to say about values that stand for no label in this file, and are not in the training file."""
+    counts = Counter(split.label.stripped if split.label is not None else ())
+    new = Counter({value: counts[value] for value in split.missing - guess.kind.missing if value in counts})
+    taken_as = "class" if guess.kind.labels else "score"
+    notes = notes_about_missing(new, set(new), guess.wishes.no_label, taken_as)
+    return tuple(f"in {split.table.path}, {note}" for note in notes)
 
 
 def _held_out(table: FileTable, guess: Guess, share: float) -> tuple[HeldOut, tuple[str, ...]]:
@@ -165,9 +223,11 @@ def prepare_all(
 
 def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str, Any]:
     """Return the value of a task's train, dev or test: the path alone where nothing else is to be said."""
-    table, label, columns = prepared.table, prepared.guess.label, {}
+    table, columns, missing = prepared.table, {}, prepared.guess.kind.missing
     if split != "train" and (found := getattr(prepared, split)) is not None:
-        table, label, columns = found.table, found.label, dict(found.columns)
+        # Of an unlabelled file nothing need be said, but where something stands for "no label" in each of its rows.
+        missing = found.missing if found.label is not None or found.missing != {""} else frozenset()
+        table, columns = found.table, dict(found.columns)
     is_new = prepared.held_out is not None and split != "test"
     source: dict[str, Any] = {"path": path}
     if table.format == "quoted_tsv" if is_new else table.needs_format:
@@ -176,8 +236,8 @@ def kind_of_source(prepared: Prepared, split: str, path: str) -> str | dict[str,
         source["header"] = False
     if columns:
         source["columns"] = columns
-    if label is not None and no_labels_in(label) and not is_new:
-        source["ignore_labels"] = list(no_labels_in(label))
+    if missing and not is_new:
+        source["ignore_labels"] = sorted(missing)
     if table.encoding != "utf-8" and not is_new:
         source["encoding"] = table.encoding
     return path if len(source) == 1 else source

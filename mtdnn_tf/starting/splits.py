@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtdnn_tf.data.columns import Key
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.starting.guessing import Guess, guess_label, guess_texts
-from mtdnn_tf.starting.kinds import is_no_label
+from mtdnn_tf.starting.guessing import Guess, check_texts, guess_label, guess_texts
+from mtdnn_tf.starting.missing_labels import missing_labels
 from mtdnn_tf.starting.names import plain_name
 from mtdnn_tf.starting.tables import Column, FileTable
 
@@ -26,6 +27,7 @@ class Split:
     table: FileTable
     label: Column | None  # None: unlabelled
     columns: Mapping[str, Key]  # where they stand elsewhere than in the training file
+    missing: frozenset[str]  # values that stand for no label
 
 
 def stem_of(path: str | Path) -> tuple[str, str]:
@@ -91,11 +93,14 @@ def read_split(table: FileTable, train: FileTable, guess: Guess, *, labelled: bo
     if not alike:
         texts, label = _found_anew(table, guess, labelled)
         columns = _mapping(table, guess, texts, label)
-    if label is not None and all(is_no_label(value) for value in label.stripped):
+    check_texts(table, [column for column in texts if column is not None])
+    counts = Counter(label.stripped if label is not None else ())
+    missing = missing_labels(counts, guess.wishes.no_label, guess.kind.labels, guess.kind.missing)
+    if set(counts) <= missing:
         label = None
     if labelled and label is None:
         raise UserError(f"{table.path}: no labels in column {guess.label.title}; a development file needs them")
-    return Split(table, label, columns)
+    return Split(table, label, columns, missing)
 
 
 def _found_anew(table: FileTable, guess: Guess, labelled: bool) -> tuple[list[Column | None], Column | None]:
