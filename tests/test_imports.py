@@ -32,6 +32,7 @@ PART_OF_MODULE = {
     "locks": "common",
     "commands": "config",
     "seeds": "common",
+    "streams": "common",
     "config_build": "config",
     "config_paths": "config",
     "config_tree": "config",
