@@ -64,9 +64,10 @@ def main() -> None:
         raise UserError("--task is missing: name the task that answers")
     cli.refuse_flags("a model answers as it was trained", ["config", "task_file", *cli.FIXED])
     cli.start_tensorflow()
-    from mtdnn_tf.answering import InputLayout, RunAnswerer, SavedModelAnswerer, read_input, score_input
+    from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, score_input
     from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
     from mtdnn_tf.files import write_text_atomically
+    from mtdnn_tf.prediction_input import InputLayout, read_input
 
     answerer: SavedModelAnswerer | RunAnswerer
     if _SAVED_MODEL.value:

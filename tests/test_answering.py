@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import mtdnn_tf as mtdnn
-from mtdnn_tf.answering import ExportedModel, InputLayout, score_exported, score_input
-from mtdnn_tf.answering import read_input as read_whole_input
+from mtdnn_tf.answering import ExportedModel, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
 from mtdnn_tf.predict import with_flags
+from mtdnn_tf.prediction_input import InputLayout
+from mtdnn_tf.prediction_input import read_input as read_whole_input
 from mtdnn_tf.serving.metadata import describe_task, described_task
 
 

@@ -53,6 +53,7 @@ TOP = {
     "plan_table",
     "plan_warnings",
     "answering",
+    "prediction_input",
     "cli",
     "train",
     "train_workers",
