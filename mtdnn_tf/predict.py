@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.data.faults import options_as
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.tables import FORMATS
 
@@ -21,7 +22,7 @@ _TASK = flags.DEFINE_string("task", None, "The task that answers.")
 _INPUT = flags.DEFINE_string(
     "input",
     "-",
-    "A TSV, CSV or JSON-lines file with the task's columns, or - for standard input: the task's texts in each line, separated by "
+    "A TSV, CSV or JSON file with the task's columns, or - for standard input: the task's texts in each line, separated by "
     "a tab. Answers keep the order of the lines; a blank line of standard input has an empty row.",
 )
 _TEXT = flags.DEFINE_list(
@@ -55,6 +56,12 @@ _FORMAT = flags.DEFINE_enum(
     "Format of the answers (of the input: --input_format). Default: by the ending of --output, else tsv.",
 )
 
+OPTIONS_AS_FLAGS = {
+    "encoding": "`--encoding={}`",
+    "format": "`--input_format={}`",
+    "header": "`--noheader`",
+}  # in advice
+
 
 def main() -> None:
     """Read texts, answer, write; score too where the file has labels."""
@@ -80,7 +87,8 @@ def main() -> None:
     task = answerer.task
     layout = InputLayout(tuple(_TEXT.value), _LABEL.value, _HEADER.value, _INPUT_FORMAT.value, _ENCODING.value)
     try:
-        received = read_input(task, _INPUT.value, layout)
+        with options_as(**OPTIONS_AS_FLAGS):
+            received = read_input(task, _INPUT.value, layout)
     except UserError as error:
         raise UserError(with_flags(str(error), task.text)) from error
     rows = answerer(received.examples)

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import tempfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def _read_stdin(task: TaskSpec, layout: InputLayout) -> Input:
                 content, blank = _with_filled_blanks(task, layout, content)
                 copy.write_bytes(content)
                 layout = replace(layout, text=layout.text or tuple(map(str, range(len(task.text)))))
-            examples = _read_file(task, str(copy), replace(layout, format=layout.format or "tsv"))
+            with redirect_stderr(io.StringIO()) as warnings:
+                examples = _read_file(task, str(copy), replace(layout, format=layout.format or "tsv"))
+            print(warnings.getvalue().replace(str(copy), _STDIN), end="", file=sys.stderr)
         except UserError as error:
             raise UserError(str(error).replace(str(copy), _STDIN)) from None
     examples = replace(examples, origin=_STDIN)

@@ -15,8 +15,9 @@ import pytest
 import mtdnn_tf as mtdnn
 from mtdnn_tf.answering import ExportedModel, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.faults import options_as
 from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
-from mtdnn_tf.predict import with_flags
+from mtdnn_tf.predict import OPTIONS_AS_FLAGS, with_flags
 from mtdnn_tf.prediction_input import InputLayout
 from mtdnn_tf.prediction_input import read_input as read_whole_input
 from mtdnn_tf.serving.metadata import describe_task, described_task
@@ -245,6 +246,15 @@ def test_the_encoding_of_a_file_can_be_named(mood, tmp_path):
 def test_standard_input_may_be_laid_out_as_a_file(mood, monkeypatch, content, layout):
     monkeypatch.setattr("sys.stdin", io.StringIO(content))
     assert read_input(mood, "-", layout).texts == ([GOOD, BAD],)
+
+
+def test_warnings_name_standard_input_and_flags_of_predict(mood, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO('a\n"He said ""no"""\n'))
+    with options_as(**OPTIONS_AS_FLAGS):
+        assert len(read_input(mood, "-")) == 2
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: standard input:2: ")
+    assert "`--input_format=quoted_tsv`" in warning
 
 
 def test_columns_that_are_named_wrongly_are_refused(mood, close, tmp_path):
