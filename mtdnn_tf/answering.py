@@ -1,13 +1,9 @@
-"""Answers for raw texts, from a run or from an exported text model; and the scores of such answers."""
+"""Predict on raw text with a trained run or an exported SavedModel, and score the predictions."""
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +11,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops of exported text models)
 
-from mtdnn_tf.config import SourceConfig
-from mtdnn_tf.data.columns import MissingColumnError
-from mtdnn_tf.data.faults import LineError
-from mtdnn_tf.data.lines import read_lines
-from mtdnn_tf.data.sources import Examples, open_table, read_examples, read_source
+from mtdnn_tf.data.sources import Examples, read_examples
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.evaluate import Predictor, predict_examples, with_aggregates
 from mtdnn_tf.evaluation.metrics import Predictions, score_task
 from mtdnn_tf.evaluation.runs import load_run, task_named
+from mtdnn_tf.prediction_input import Rows
 from mtdnn_tf.serving.metadata import described_task
 from mtdnn_tf.tasks import TaskSpec
-
-Rows = list[dict[str, Any]]
 
 
 class RunAnswerer:
@@ -129,96 +120,20 @@ def _version_folder(folder: Path) -> Path:
     return max(versions, key=lambda path: int(path.name))
 
 
-def read_input(task: TaskSpec, path: str) -> Examples:
-    """Read texts to answer: a file with the task's columns in its header, or `-` for tab-separated lines on standard input.
+def score_input(task: TaskSpec, rows: Rows, examples: Examples) -> dict[str, float]:
+    """Return the task's metrics for answered examples that have labels; none where no label is the task's.
 
-    Raises:
-        UserError: the file is missing or malformed, or a line of standard input has the wrong number of columns.
+    Rows whose labels are unknown are left out.
     """
-    if path != "-":
-        return _read_file(task, str(Path(path).resolve()))
-    content = _stdin_bytes()
-    width = content.partition(b"\n")[0].count(b"\t") + 1
-    if content and width != len(task.text):
-        raise UserError(
-            f"standard input:1: {width} column{'s' if width > 1 else ''}, expected {len(task.text)}: {', '.join(task.text)}"
-            f"{', separated by a tab' if len(task.text) > 1 else ''} (a tab in a text?)"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "stdin.tsv"
-        copy.write_bytes(content)
-        columns = {name: position for position, name in enumerate(task.text)}
-        try:
-            return read_source(task, SourceConfig(path=str(copy), header=False, columns=columns), labelled=False)
-        except UserError as error:
-            raise UserError(str(error).replace(str(copy), "standard input")) from None
-
-
-def _read_file(task: TaskSpec, path: str) -> Examples:
-    """Read a file laid out as the task's own, or with the task's column names; labels are taken where there are any."""
-    own = task.layout
-    plain = SourceConfig(
-        path,
-        labels=own.labels,
-        ignore_labels=own.ignore_labels,
-        encoding=_encoding(path, own.encoding),
-        gather=task.type == "ranking",  # answers go back to the order of the file
-    )
-    own_names = own.header is not False and own.format != "canonical"
-    if not own_names and _names_texts(task, plain):
-        return _read_all_rows(task, plain)
-    if own.format == "canonical" and path.lower().removesuffix(".gz").endswith((".tsv", ".txt")):
-        return _read_all_rows(task, replace(plain, format="canonical"))
-    try:
-        return _read_all_rows(task, replace(plain, header=own.header, columns=own.columns))
-    except MissingColumnError:
-        return _read_all_rows(task, plain)
-
-
-def _encoding(path: str, own: str) -> str:
-    """Return UTF-8 where a file is that, else the encoding of the task's own files."""
-    if own == "utf-8":
-        return own
-    return own if any(isinstance(line, LineError) for _, line in read_lines(path)) else "utf-8"
-
-
-def _names_texts(task: TaskSpec, source: SourceConfig) -> bool:
-    """Return whether the first line of a file, or its keys, name the task's texts."""
-    try:
-        names = open_table(source).names or ()
-    except UserError:
-        return False
-    return set(task.text) <= set(names)
-
-
-def _read_all_rows(task: TaskSpec, source: SourceConfig) -> Examples:
-    """Read a source whose rows are all answered: where one has a label that is ignored, none is scored."""
-    found = read_source(task, source, labelled=None)
-    if not source.ignore_labels or found.labels is None:
-        return found
-    every = read_source(task, replace(source, ignore_labels=()), labelled=False)
-    return found if len(found) == len(every) else every
-
-
-def _stdin_bytes() -> bytes:
-    stream = sys.stdin
-    return stream.buffer.read() if isinstance(stream, io.TextIOWrapper) else stream.read().encode()
-
-
-def in_order_of_lines(rows: Sequence[Mapping[str, Any]], examples: Examples) -> list[Mapping[str, Any]]:
-    """Return the answers to examples in the order that these have in their file: reading may bring rows of one query together."""
-    return [rows[place] for place in np.argsort(examples.lines, kind="stable")]
-
-
-def score_input(task: TaskSpec, rows: Sequence[Mapping[str, Any]], examples: Examples) -> dict[str, float]:
-    """Return the task's metrics for answered examples that came with labels."""
     if examples.labels is None:
         raise ValueError("the examples have no labels")
     if task.type == "classification":
         outputs = np.array([[row["probabilities"][label] for label in task.labels] for row in rows], np.float32)
     else:
         outputs = np.array([[next(iter(row.values()))] for row in rows], np.float32)
-    return score_task(task, Predictions(outputs, examples.labels, examples.groups))
+    unknown = np.isin(np.arange(len(examples)), list(examples.unknown_labels))
+    known = Predictions(outputs, examples.labels, examples.groups).without(unknown)
+    return score_task(task, known) if len(known.labels) else {}
 
 
 def score_exported(model: ExportedModel, tasks: Sequence[TaskSpec], split: str = "dev") -> dict[str, Any]:

@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from absl import app, flags, logging
 
 from mtdnn_tf.config import PRECISIONS, STRATEGIES, ExperimentConfig, load_config, select_tasks
 from mtdnn_tf.errors import Interrupted, UserError
+from mtdnn_tf.run_files import CONFIG_FILE
+from mtdnn_tf.streams import resilient_streams
 
 CHANGES = ("set", "tasks", "strategy", "precision", "seed", "deterministic")  # flags that change a configuration
 FIXED = tuple(name for name in CHANGES if name != "precision")  # of a run that is opened again
@@ -48,7 +51,7 @@ def config_from_flags() -> ExperimentConfig:
     Raises:
         UserError: there is neither --config nor --task_file, or one is bad.
     """
-    if _CONFIG.value is None and not _TASK_FILES.value:
+    if not has_config():
         raise UserError("--config is missing: name a YAML file, as in --config=configs/quickstart/quickstart.yaml")
     config = load_config(_CONFIG.value, overrides_from_flags(), _TASK_FILES.value)
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
@@ -106,6 +109,17 @@ def file_of_several_runs(example: str) -> str:
     return str(_CONFIG.value)
 
 
+def run_from_flags(reason: str) -> Path:
+    """Return the directory of a run that is opened again; refuse a configuration beside it, which would not be read.
+
+    Raises:
+        UserError: it is missing, or there is a configuration, too.
+    """
+    if MODEL_DIR.value:
+        refuse_flags(reason, ["config", "task_file"])
+    return model_dir_from_flags()
+
+
 def model_dir_from_flags() -> Path:
     """Return --model_dir, or runs/<name of the config file, or else of the first task file>.
 
@@ -122,19 +136,35 @@ def model_dir_from_flags() -> Path:
     raise UserError("--model_dir is missing: name a run directory, as in --model_dir=runs/quickstart")
 
 
+def has_config() -> bool:
+    """Return whether the flags name a configuration, rather than a run that has one."""
+    return _CONFIG.value is not None or bool(_TASK_FILES.value)
+
+
 def tasks_config_from_flags() -> ExperimentConfig:
     """Return the configuration that names the tasks: of the flags, else of the run directory; of it --tasks only.
 
     Raises:
         UserError: there is none, or it is bad.
     """
-    if _CONFIG.value is not None or _TASK_FILES.value:
+    if has_config():
         return config_from_flags()
     from mtdnn_tf.evaluation.runs import read_run_config  # which imports TensorFlow
 
     refuse_flags("a run keeps its configuration", [name for name in CHANGES if name != "tasks"])
     config = read_run_config(model_dir_from_flags())
     return select_tasks(config, _TASKS.value) if _TASKS.value else config
+
+
+@contextmanager
+def sources_of_run(model_dir: Path) -> Iterator[None]:
+    """Name the file to change in messages on the data of a run, whose configuration no flag changes."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"{error} (the sources of this run are in {model_dir / CONFIG_FILE}: change them there)"
+        ) from error
 
 
 def prepare_as_trained(model_dir: Path) -> None:
@@ -177,7 +207,7 @@ def start_tensorflow() -> None:
 def run(main: Callable[[], None]) -> None:
     """Run an entry point under absl: an error becomes one line on standard error.
 
-    The exit status is 1 after a `UserError`, and 128 + the signal's number after an interruption.
+    The exit status is 1 after a `UserError` and where output was lost, and 128 + the signal's number after an interruption.
     """
 
     def wrapped(argv: Sequence[str]) -> None:
@@ -196,9 +226,11 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             _leave("interrupted", 128 + signal.SIGINT)  # training itself says what is saved: see `Interrupted`
 
-    app.run(wrapped)
+    with resilient_streams():
+        app.run(wrapped)
 
 
 def _leave(message: str, status: int) -> None:
+    sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
     sys.exit(status)

@@ -6,6 +6,8 @@ tells what `export.weights` costs. Nothing is written then, but what `--output` 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from absl import flags
 
 from mtdnn_tf import cli
@@ -53,7 +55,8 @@ def score_saved_model(folder: str, split: str) -> None:
     from mtdnn_tf.tasks import load_tasks
 
     tasks, model = load_tasks(cli.tasks_config_from_flags()), ExportedModel(folder)
-    scores = score_exported(model, tasks, split)
+    with nullcontext() if cli.has_config() else cli.sources_of_run(cli.model_dir_from_flags()):
+        scores = score_exported(model, tasks, split)
     print(f"{score_table(scores, tasks)}\n")
     print(f"answered by {model.path} ({model.weights} weights)")
     if _OUTPUT.value:
@@ -63,8 +66,9 @@ def score_saved_model(folder: str, split: str) -> None:
 
 def score_run(split: str) -> None:
     """Load the run, score it, print the table, write the JSON."""
-    cli.refuse_flags("a run is scored as it was trained, with all its tasks", cli.FIXED)
-    model_dir = cli.model_dir_from_flags()
+    reason = "a run is scored as it was trained, with all its tasks"
+    cli.refuse_flags(reason, cli.FIXED)
+    model_dir = cli.run_from_flags(reason)
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.evaluate import SplitScorer
     from mtdnn_tf.evaluation.predictions import write_predictions
@@ -88,11 +92,16 @@ def score_run(split: str) -> None:
                 run.tasks, f"its rows are drawn from running text, and {flag} needs rows as a file has them"
             )
     if _TASK_ATTENTION.value:
-        attention = task_attention(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
+        with cli.sources_of_run(model_dir):
+            attention = task_attention(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
         print(f"task attention: {' and '.join(str(path) for path in write_task_attention(model_dir, attention))}")
-    scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
+    with cli.sources_of_run(model_dir):
+        scorer = SplitScorer(run.model, run.tasks, run.encoder.tokenizer, run.config.data, split)
     scores = scorer()
-    unseen = {"without_train_rows": scores_without_train_rows(scorer, run.tasks)} if _WITHOUT_TRAIN_ROWS.value else {}
+    unseen = {}
+    if _WITHOUT_TRAIN_ROWS.value:
+        with cli.sources_of_run(model_dir):
+            unseen["without_train_rows"] = scores_without_train_rows(scorer, run.tasks)
     output = _OUTPUT.value or model_dir / split_scores_file(split)
     write_predictions(model_dir / PREDICTIONS_FOLDER, scorer, split)
     write_scores(output, split, scores, **unseen)  # last: where these are, all is

@@ -38,8 +38,9 @@ _CHECK = flags.DEFINE_bool(
 
 def main() -> None:
     """Load the run, export it, say how to use it."""
-    cli.refuse_flags("a run is exported as it was trained, in float32 or as --weights says")
-    model_dir = cli.model_dir_from_flags()
+    reason = "a run is exported as it was trained, in float32 or as --weights says"
+    cli.refuse_flags(reason)
+    model_dir = cli.run_from_flags(reason)
     cli.start_tensorflow()
     from mtdnn_tf.evaluation.runs import load_run
     from mtdnn_tf.serving.fingerprint import read_fingerprint

@@ -7,6 +7,7 @@ for each file. Without a development file some rows are held out, in new files b
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 from absl import flags
@@ -55,14 +56,15 @@ def main() -> None:
     for path in (output, *([data_folder(output)] if files else [])):
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: is there already, and is not overwritten; name another file with --output")
+    with atomic_directory(data_folder(output)) if files else nullcontext() as folder:
+        if folder:
+            for path, text in files.items():
+                (folder / path.name).write_text(text, encoding="utf-8", newline="")
+        write_text_atomically(output, task_file(output, tasks))  # where that fails, the folder is not left behind
     for task in tasks:
         print(f"{guess_table(output, task)}\n")
     if files:
-        with atomic_directory(data_folder(output)) as folder:
-            for path, text in files.items():
-                (folder / path.name).write_text(text, encoding="utf-8", newline="")
         print(f"no development file: rows held out in new files in {data_folder(output)}/")
-    write_text_atomically(output, task_file(output, tasks))
     print(f"task file: {output}  (correct there what is wrong above)")
     config = shlex.quote(f"--config={output}")
     print(f"next:\n  python -m mtdnn_tf.plan {config}\n  python -m mtdnn_tf.train {config}")

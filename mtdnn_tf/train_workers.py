@@ -22,6 +22,8 @@ from typing import IO
 
 from absl import app, flags
 
+from mtdnn_tf.streams import resilient_streams
+
 _WORKERS = flags.DEFINE_integer("workers", 2, "How many workers to start.", lower_bound=1)
 
 GRACE = 20.0  # seconds that a worker has to stop before it is killed; one that waits for others cannot hear a signal
@@ -140,4 +142,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    with resilient_streams():
+        app.run(main)

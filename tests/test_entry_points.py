@@ -49,6 +49,14 @@ def test_evaluate_writes_what_it_prints(trained):
     assert scores["average"] == pytest.approx(json.loads((folder / "runs/small/scores.json").read_text())["average"])
 
 
+def test_a_split_that_a_run_lacks_is_given_in_its_own_configuration(trained):
+    folder, _ = trained
+    done = run("evaluate", "--model_dir=runs/small", "--split=test", cwd=folder)
+    assert done.returncode == 1
+    assert "no task has a labelled 'test' split" in done.stderr
+    assert "(the sources of this run are in runs/small/config.yaml: change them there)" in done.stderr
+
+
 def test_a_run_is_scored_in_the_precision_that_it_was_trained_in(trained):
     folder, _ = trained
     shutil.copytree(folder / "runs" / "small", folder / "runs" / "rounded")
@@ -68,12 +76,14 @@ def test_a_run_is_scored_in_the_precision_that_it_was_trained_in(trained):
 def test_predict_answers_lines_of_standard_input(trained):
     folder, _ = trained
     done = run(
-        "predict", "--model_dir=runs/small", "--task=follows", stdin="the dog runs\tan animal runs\n", cwd=folder
+        "predict", "--model_dir=runs/small", "--task=follows", stdin="\nthe dog runs\tan animal runs\n", cwd=folder
     )
     assert done.returncode == 0, done.stderr
-    head, row = done.stdout.splitlines()
+    head, blank, row = done.stdout.splitlines()
     assert head.split("\t")[0] == "label"
+    assert blank == "\t\t"
     assert row.split("\t")[0] in ("yes", "no")
+    assert "standard input: 1 blank line is not answered (the first is line 1)" in done.stderr
 
 
 def test_export_and_the_exported_model_answers_as_the_run_does(trained):
@@ -165,6 +175,9 @@ BAD = [
         "--precision: a run is exported as it was trained",
     ),
     (["predict", "--model_dir=nowhere", "--task=mood", "--set=data.max_length=16"], "--set: a model answers as it was"),
+    (["predict", "--saved_model=nowhere", "--task=mood", "--config=small.yaml"], "--config: a model answers as it was"),
+    (["export", "--model_dir=nowhere", "--config=small.yaml"], "--config: a run is exported as it was trained"),
+    (["evaluate", "--model_dir=nowhere", "--task_file=x:y"], "--task_file: a run is scored as it was trained"),
     (["compare", "--config=small.yaml", "--model_dir=nowhere"], "--output_dir names their folder"),
     (["init", "--train=mood.tsv", "--config=small.yaml"], "--config: there is no configuration yet"),
 ]

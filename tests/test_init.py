@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -667,9 +668,10 @@ def test_what_cannot_be_a_task_is_refused_in_one_line(tmp_path, case):
 # --- the command
 
 
-def run(module, *flags, cwd):
+def run(module, *flags, cwd, **options):
     command = [sys.executable, "-m", f"mtdnn_tf.{module}", *flags]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.run(command, cwd=cwd, text=True, check=False, **options)
 
 
 def test_the_command_shows_its_guess_and_what_it_wrote_trains(tmp_path):
@@ -687,8 +689,12 @@ def test_the_command_shows_its_guess_and_what_it_wrote_trains(tmp_path):
     ):
         assert shown in done.stdout
     settings = [f"--set=encoder.source={TINY}", "--set=training.epochs=1", "--set=data.max_length=32"]
-    done = run("train", "--config=new/mine.yaml", "--model_dir=run", *settings, cwd=tmp_path)
+    read, printed = os.pipe()
+    os.close(read)  # as `| head -1` does: training needs no reader
+    done = run("train", "--config=new/mine.yaml", "--model_dir=run", *settings, cwd=tmp_path, stdout=printed)
+    os.close(printed)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert set(json.loads((tmp_path / "run" / "scores.json").read_text())["tasks"]) == {"stars", "answers", "close"}
 
 
@@ -711,6 +717,24 @@ def test_nothing_is_overwritten(tmp_path):
     }
 
 
+def test_it_writes_everything_though_nobody_reads_what_it_prints(tmp_path):
+    write(tmp_path, "a.tsv", GOOD)
+    read, printed = os.pipe()
+    os.close(read)
+    done = run("init", "--train=a.tsv", cwd=tmp_path, stdout=printed)
+    os.close(printed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.tsv", "a.yaml", "a_data", "a_train.tsv", "a_dev.tsv"}
+
+
+def test_labels_that_the_terminal_lacks_are_shown_as_escapes_and_written_as_they_are(tmp_path):
+    write(tmp_path, "a b.tsv", tsv(TEXTS, cycle("café", "thé"), header=("text", "label")))
+    done = run("init", "--train=a b.tsv", cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"caf\xe9" in done.stdout
+    assert "café" in (tmp_path / "a_b.yaml").read_text(encoding="utf-8")
+
+
 BAD_FLAGS = [
     ([], "--train is missing"),
     (["--train=b.tsv"], "did you mean 'a.tsv'"),
@@ -721,6 +745,7 @@ BAD_FLAGS = [
     (["--train=a.tsv", "--train=a.tsv"], "two tasks would be called 'a'"),
     (["--train=a.tsv", "--train=a.tsv", "--dev=a.tsv"], "--dev: give one for each --train; received 1 for 2 files"),
     (["--train=a.tsv", "--text=a,b,c"], "--text: name one column or two, received 3"),
+    (["--train=a.tsv", f"--output=x.{'y' * 249}"], "cannot write x.yyy"),
 ]
 
 

@@ -101,7 +101,7 @@ def _missing(source: SourceConfig, table: Table, role: str) -> str:
         advice = layout_advice(table.first)
         return f"{where}: {_count(table.width)}, positions count from 0" + (f"; {advice}" if advice else "")
     if table.names is None:
-        return f"{where}: the file has no header; map {role!r} to a position from 0"
+        return f"{where}: the file has no header; map {role!r} to a position, `columns: {{{role}: <position from 0>}}`"
     known = shortened(", ".join(table.names), 200) or "none"
     if wanted in table.unreadable:
         return f"{table.origin}: column {quoted(wanted)} holds lists or arrays; columns of one text or number: {known}"

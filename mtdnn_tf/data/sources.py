@@ -6,8 +6,8 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
@@ -66,9 +66,29 @@ class Examples:
     skipped: tuple[str, ...] = ()  # with `on_error: skip`: one message for each row left out, in order
     tokens: Tokens | None = None  # where the source holds token ids instead of texts; `texts` are empty strings then
     counted: int | None = None  # rows (ranking: questions) of the whole source, where `rows` takes a part of it
+    # With `keep_unknown`: of rows whose label is none of the task's, the index and that label; their entry in `labels` means nothing.
+    unknown_labels: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    def only(self, rows: np.ndarray) -> Examples:
+        """Return some of the examples; of a query all or none.
+
+        Args:
+            rows: ascending indices, `[M] int`.
+        """
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        unknown = {place: self.unknown_labels[row] for place, row in enumerate(rows) if row in self.unknown_labels}
+        return replace(
+            self,
+            texts=tuple([texts[row] for row in rows] for texts in self.texts),
+            labels=None if self.labels is None else self.labels[rows],
+            groups=None if groups is None else groups.astype(np.int32),
+            lines=self.lines[rows],
+            tokens=None if self.tokens is None else self.tokens.only(rows),
+            unknown_labels=unknown,
+        )
 
 
 def read_examples(task: TaskSpec, split: str, *, labelled: bool | None = None) -> Examples:
@@ -97,7 +117,7 @@ def read_examples(task: TaskSpec, split: str, *, labelled: bool | None = None) -
     return _limited(examples, task) if split == "train" else examples
 
 
-def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) -> Examples:
+def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None, keep_unknown: bool = False) -> Examples:
     """Read a source with the columns and labels of a task.
 
     Args:
@@ -105,6 +125,7 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
         source: file or dataset, absolute.
         labelled: True: labels are demanded; False: not looked at; None: taken where their column is there, and not every label
             in it is empty or ignored.
+        keep_unknown: whether a row whose label is none of the task's is kept, and that label listed; False: it is at fault.
 
     With `on_error: skip`, rows that are at fault are left out and listed in `skipped`; what is wrong with the source as a
     whole is an error all the same.
@@ -114,11 +135,11 @@ def read_source(task: TaskSpec, source: SourceConfig, *, labelled: bool | None) 
     """
     reader = READERS.get(_format(source), _read_table)
     try:
-        return reader(task, source, labelled)
+        return reader(task, source, labelled, keep_unknown)
     except _AllIgnoredError:
         if labelled is not None:
             raise
-        return reader(task, source, False)
+        return reader(task, source, False, keep_unknown)
 
 
 def cut_from_the_same(task: TaskSpec, split: str) -> tuple[str, ...]:
@@ -184,8 +205,8 @@ def open_table(source: SourceConfig) -> Table:
     return FORMATS[_format(source)](source)
 
 
-def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    examples = _examples_of(open_table(source), task, source, labelled)
+def _read_table(task: TaskSpec, source: SourceConfig, labelled: bool | None, keep_unknown: bool) -> Examples:
+    examples = _examples_of(open_table(source), task, source, labelled, keep_unknown)
     if _format(source) == "tsv":
         _report_quotes(examples)
     return examples
@@ -209,11 +230,13 @@ def _report_quotes(examples: Examples) -> None:
         )
 
 
-def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
-    return _examples_of(canonical_table(task, source), task, as_tabulated(task, source), labelled)
+def _read_canonical(task: TaskSpec, source: SourceConfig, labelled: bool | None, keep_unknown: bool) -> Examples:
+    return _examples_of(canonical_table(task, source), task, as_tabulated(task, source), labelled, keep_unknown)
 
 
-def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | None, keep_unknown: bool) -> Examples:
+    if keep_unknown:
+        raise ValueError("rows of token ids are not answered")
     faults = Faults(source.on_error)
     if source.rows is not None:
         raise UserError(f"{source.path}: rows takes no part of a preprocessed file; give it whole")
@@ -233,18 +256,21 @@ def _read_preprocessed(task: TaskSpec, source: SourceConfig, labelled: bool | No
 
 
 # Formats whose rows need the task to be understood: those of the original MT-DNN program.
-READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None], Examples]] = {
+READERS: dict[str, Callable[[TaskSpec, SourceConfig, bool | None, bool], Examples]] = {
     "canonical": _read_canonical,
     "preprocessed": _read_preprocessed,
 }
 
 
-def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None) -> Examples:
+def _examples_of(
+    table: Table, task: TaskSpec, source: SourceConfig, labelled: bool | None, keep_unknown: bool
+) -> Examples:
     columns = find_columns(task, source, table, labelled)
     faults = Faults(source.on_error)
     names = LabelNames(task.labels, source.labels, source.ignore_labels)
+    label_of = _any_label_of if keep_unknown else _label_of
     picked: Iterable[tuple[int, _Row | RowError | None]]
-    picked = each_row(table.rows, lambda line, values: _picked(names, table, columns, line, values))
+    picked = each_row(table.rows, lambda line, values: _picked(names, table, columns, label_of, line, values))
     counted = None
     if source.rows is not None:
         every = list(picked)
@@ -254,9 +280,13 @@ def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: b
     if source.gather:
         rows = _gathered(rows, columns)
     labels = None
+    unknown: dict[int, str] = {}
     if columns.label is not None and not (labelled is None and table.no_label.issuperset(row.label for row in rows)):
         place = partial(_place, table, key=columns.label)
-        rows, labels = _labelled(task, names, rows, place, faults)
+        if keep_unknown:
+            labels, unknown = _known_labels(task, names, rows, place)
+        else:
+            rows, labels = _labelled(task, names, rows, place, faults)
     skipped = faults.messages()
     if not rows:
         left_out = source.ignore_labels and not skipped
@@ -269,6 +299,7 @@ def _examples_of(table: Table, task: TaskSpec, source: SourceConfig, labelled: b
         np.array([row.line for row in rows], np.int32),
         skipped,
         counted=counted,
+        unknown_labels=unknown,
     )
 
 
@@ -289,15 +320,20 @@ def _format(source: SourceConfig) -> str:
         return source.format
     if source.is_dataset:
         return "tfds"
-    name = PurePath(source.path.lower().removesuffix(".gz"))
-    if name.suffix not in ENDINGS and os.path.isdir(source.path):
+    ending = file_ending(source.path)
+    if ending not in ENDINGS and os.path.isdir(source.path):
         raise UserError(f"{source.path}: this is a directory; name a file in it")
-    if name.suffix not in ENDINGS:
+    if ending not in ENDINGS:
         raise UserError(
-            f"{source.path}: the format cannot be told from the ending {name.suffix!r}; "
+            f"{source.path}: the format cannot be told from the ending {ending!r}; "
             f"known endings: {', '.join(ENDINGS)}; or name it: `format: {' or '.join(FORMATS)}`"
         )
-    return ENDINGS[name.suffix]
+    return ENDINGS[ending]
+
+
+def file_ending(path: str) -> str:
+    """Return the ending of a file's name, in lower case and without `.gz`."""
+    return PurePath(path.lower().removesuffix(".gz")).suffix
 
 
 def _with_split(source: SourceConfig, split: str) -> SourceConfig:
@@ -307,9 +343,14 @@ def _with_split(source: SourceConfig, split: str) -> SourceConfig:
     return replace(source, split=_TFDS_SPLITS[split])
 
 
-def _picked(names: LabelNames, table: Table, columns: Columns, line: int, values: Any) -> _Row | None:
+_LabelOf = Callable[[Table, int, Any, Key], str]
+
+
+def _picked(
+    names: LabelNames, table: Table, columns: Columns, label_of: _LabelOf, line: int, values: Any
+) -> _Row | None:
     """Return a row of the task, or None for one whose label is ignored."""
-    label = "" if columns.label is None else _label_of(table, line, values, columns.label)
+    label = "" if columns.label is None else label_of(table, line, values, columns.label)
     if columns.label is not None and names.is_ignored(label):
         return None
     texts = tuple([_text_of(table, line, values, key) for key in columns.text])
@@ -348,6 +389,14 @@ def _label_of(table: Table, line: int, values: Any, key: Key) -> str:
     return raw_label(partial(_place, table, line, key), _value(table, line, values, key))
 
 
+def _any_label_of(table: Table, line: int, values: Any, key: Key) -> str:
+    """Return the label of a row whatever it is: "" where the row has none, a list as its text."""
+    try:
+        return _label_of(table, line, values, key)
+    except RowError:
+        return quoted(values[key]) if key in values else ""
+
+
 def _group_of(table: Table, line: int, values: Any, key: Key) -> str:
     group = _label_of(table, line, values, key)
     if not group:
@@ -383,6 +432,20 @@ def _labelled(
         kept.append(row)
         labels.append(label)
     return kept, label_array(task, labels)
+
+
+def _known_labels(
+    task: TaskSpec, names: LabelNames, rows: Sequence[_Row], place: Callable[[int], str]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return a label for each row, 0 where it is none of the task's, and these rows' own labels by index."""
+    labels, unknown = [], {}
+    for index, row in enumerate(rows):
+        try:
+            labels.append(parse_label(task, names, row.label, partial(place, row.line)))
+        except RowError:
+            labels.append(0)
+            unknown[index] = row.label
+    return label_array(task, labels), unknown
 
 
 def _gathered(rows: list[_Row], columns: Columns) -> list[_Row]:
@@ -451,13 +514,4 @@ def _limited(examples: Examples, task: TaskSpec) -> Examples:
     name = zlib.crc32(task.name.encode())
     entropy = name if task.sample_seed is None else [name, 1 + task.sample_seed]  # NumPy takes [name, 0] for name
     chosen = np.random.default_rng(entropy).permutation(count)[: task.max_examples]
-    rows = np.flatnonzero(np.isin(items, chosen))
-    groups = None if examples.groups is None else np.unique(examples.groups[rows], return_inverse=True)[1]
-    return replace(
-        examples,
-        texts=tuple([texts[row] for row in rows] for texts in examples.texts),
-        labels=None if examples.labels is None else examples.labels[rows],
-        groups=None if groups is None else groups.astype(np.int32),
-        lines=examples.lines[rows],
-        tokens=None if examples.tokens is None else examples.tokens.only(rows),
-    )
+    return examples.only(np.flatnonzero(np.isin(items, chosen)))

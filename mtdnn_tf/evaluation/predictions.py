@@ -51,8 +51,19 @@ def _gold(task: TaskSpec, label: Any) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     if "label" in row:
-        return [row["label"], *(f"{p:.6f}" for p in row["probabilities"].values())]
-    return [f"{value:.6f}" for value in row.values()]
+        return [row["label"] or "", *map(_number, row["probabilities"].values())]
+    return [_number(value) for value in row.values()]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def no_answer(task: TaskSpec) -> dict[str, Any]:
+    """Return what stands in the place of the answer to a line that holds no text: every value is None."""
+    if task.type == "classification":
+        return {"label": None, "label_id": None, "probabilities": dict.fromkeys(task.labels)}
+    return dict.fromkeys(columns(task))
 
 
 def as_tsv(task: TaskSpec, rows: Iterable[Mapping[str, Any]]) -> str:
@@ -60,6 +71,6 @@ def as_tsv(task: TaskSpec, rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(["\t".join(columns(task)), *("\t".join(_cells(row)) for row in rows)]) + "\n"
 
 
-def as_jsonl(task: TaskSpec, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return answers as JSON, one object a line."""
-    return "".join(json.dumps({"task": task.name, **row}, ensure_ascii=False) + "\n" for row in rows)
+def as_jsonl(task: TaskSpec, rows: Iterable[Mapping[str, Any]], *, ascii_only: bool = False) -> str:
+    r"""Return answers as JSON, one object a line; `ascii_only`: other characters as \uXXXX, for streams of other encodings."""
+    return "".join(json.dumps({"task": task.name, **row}, ensure_ascii=ascii_only) + "\n" for row in rows)

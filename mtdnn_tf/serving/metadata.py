@@ -7,6 +7,7 @@ from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.config_build import to_plain
+from mtdnn_tf.data.sources import file_ending
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.tasks import TaskSpec
@@ -37,6 +38,7 @@ def describe_task(task: TaskSpec) -> dict[str, Any]:
         "metrics": list(task.metrics),
         "main_metric": task.main_metric,
         "layout": {key: value for key, value in to_plain(task.layout).items() if key in _LAYOUT},
+        "file_ending": file_ending(task.layout.path),
     }
 
 
@@ -52,5 +54,10 @@ def described_task(name: str, told: Mapping[str, Any]) -> TaskSpec:
         pair_order=told["pair_order"],
         metrics=tuple(told["metrics"]),
         main_metric=told["main_metric"],
-        sources={"dev": SourceConfig("-", **layout | {"ignore_labels": tuple(layout.get("ignore_labels", ()))})},
+        sources={
+            "dev": SourceConfig(
+                f"-{told.get('file_ending', '')}",
+                **layout | {"ignore_labels": tuple(layout.get("ignore_labels", ()))},
+            )
+        },
     )

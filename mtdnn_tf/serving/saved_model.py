@@ -152,7 +152,7 @@ def _refuse_large(encoder: Encoder, weights: str) -> None:
     size = WEIGHT_FORMATS[weights].size * sum(layer.count_params() for layer in encoder.backbone.transformer_layers)
     if size > _LARGEST_GRAPH:
         raise UserError(
-            f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; leave --freeze out, or take "
+            f"--freeze: kernels of {size / 2**30:.1f} GiB are too large: a graph holds less than 2 GiB; take --nofreeze, or "
             "--weights=bfloat16"
         )
 

@@ -71,7 +71,7 @@ class Processes:
             output: where its output is appended to; None: it goes where this process's goes.
 
         Raises:
-            UserError: it failed; it has said why itself, or its last line is told.
+            UserError: it failed; its error is in the output that both share, or is quoted from `output`.
             Interrupted: a signal stopped it, or `stop`.
         """
         before = output.stat().st_size if output and output.is_file() else 0  # of earlier attempts
@@ -81,16 +81,17 @@ class Processes:
             raise Interrupted(signal.Signals(self._asked or signal.SIGTERM), "stopped; the same command goes on")
         if status:
             said = f"status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-            why = f": {_last_line(output, before)}" if output else ""
+            why = f": {_reason(output, before)} (all its output: {output})" if output else ""
             raise UserError(
                 f"python -m {shlex.join(words)}: ended with {said}{why}; what is finished is kept, the same command goes on"
             )
 
     def _wait(self, words: Sequence[str], output: Path | None) -> int:
         with output.open("ab") if output else nullcontext() as file:
-            # A session of its own: Ctrl-C reaches it from here, once.
+            # A session of its own: Ctrl-C reaches it from here, once. Unbuffered: the one file that takes both streams then holds
+            # their lines in the order in which they were written.
             process = subprocess.Popen(
-                [sys.executable, "-m", *words],
+                [sys.executable, "-u", "-m", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT if file else None,
@@ -116,9 +117,12 @@ def _passed_on(number: int) -> int:
     return signal.SIGTERM if number == signal.SIGHUP else number
 
 
-def _last_line(path: Path, start: int) -> str:
-    lines = path.read_bytes()[start:].decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "without a word"
+def _reason(path: Path, start: int) -> str:
+    """Return the last error that an entry point has printed, else the last line: of a traceback, say."""
+    content = path.read_bytes()[start:].decode("utf-8", errors="replace")
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["no output"])[-1]
 
 
 def take_share_of_cpus(number: int, of: int) -> None:

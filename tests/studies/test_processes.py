@@ -53,19 +53,40 @@ def _wait_for(*paths):
         time.sleep(0.01)
 
 
-def test_a_failure_is_told_with_the_last_line_of_its_output(modules):
+@pytest.fixture
+def buffered(monkeypatch):
+    """Processes buffer their output, as they do on most machines."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
+@pytest.mark.usefixtures("buffered")
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('one')\nsys.exit('the reason')", "the reason"),
+        ("print('one')\nraise KeyError('x')", "KeyError: 'x'"),
+        ("atexit.register(print, 'at the end')\nprint('one')\nsys.exit('error: the reason')", "error: the reason"),
+        ("print('error: recovered')\nprint('one')\nsys.exit('error: the reason')", "error: the reason"),
+    ],
+)
+def test_a_failure_is_reported_with_its_error(modules, program, reason):
+    (modules / "failing.py").write_text(f"import atexit, sys\n{program}\n")
     output = modules / "output.txt"
-    output.write_text("before\n")
-    with Processes() as processes, pytest.raises(UserError, match=r"-m failing: ended with status 1: the reason; what"):
-        processes.run(["failing"], output)
-    assert output.read_text().splitlines()[0] == "before"
-    assert sorted(output.read_text().splitlines()[1:]) == ["one", "the reason"]
+    output.write_text("error: of an earlier attempt\n")
+    with Processes() as processes, pytest.raises(UserError) as failure:
+        processes.run(["failing", "--model_dir=my run"], output)
+    command = "python -m failing '--model_dir=my run'"
+    expected = f"{command}: ended with status 1: {reason} (all its output: {output}); what is finished"
+    assert str(failure.value).startswith(expected)
+    lines = output.read_text().splitlines()
+    assert lines[0] == "error: of an earlier attempt"
+    assert lines.index("one") < max(place for place, line in enumerate(lines) if line == reason)
 
 
-def test_of_who_ends_without_a_word_no_earlier_line_is_told(modules):
+def test_of_who_ends_without_output_no_earlier_line_is_reported(modules):
     (modules / "silent.py").write_text("raise SystemExit(3)")
     (modules / "output.txt").write_text("the reason of an earlier attempt\n")
-    with Processes() as processes, pytest.raises(UserError, match="ended with status 3: without a word; what"):
+    with Processes() as processes, pytest.raises(UserError, match="ended with status 3: no output"):
         processes.run(["silent"], modules / "output.txt")
 
 
