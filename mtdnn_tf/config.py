@@ -149,11 +149,11 @@ class MixingConfig:
     """How the tasks' minibatches are interleaved. An option that the strategy does not read is refused."""
 
     strategy: str = "proportional"  # Algorithm 1 of the paper; others: data/schedules.py
-    temperature: MoreThanZero | None = None  # temperature: shares ~ examples^(1/T)
+    temperature: MoreThanZero | None = None  # temperature: shares of the examples seen ~ examples^(1/T)
     ratio: MoreThanZero | None = None  # ratio: batches of all other tasks for each one of the main task
     main_task: str | None = None  # ratio; None: the first
     main_last: bool | None = None  # ratio: the main task's batches after the others
-    weights: Mapping[str, MoreThanZero] = field(default_factory=dict)  # explicit: shares, of any sum
+    weights: Mapping[str, MoreThanZero] = field(default_factory=dict)  # explicit: shares of the steps, of any sum
     steps: Mapping[str, Count] = field(default_factory=dict)  # explicit: steps of an epoch
     steps_per_epoch: Count | None = None  # of strategies that work by shares; None: the batches of all tasks
 
