@@ -212,7 +212,8 @@ class TrainingConfig:
     score_every: Count = 1  # epochs between scorings of the development sets; the last epoch is scored whatever it is
     # Scored epochs in a row without a better best_metric after which training stops; 0: it does not.
     patience: CountOrNone = 0
-    # Decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999; None, 0: no average.
+    # Largest decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999: it looks back over about
+    # 1 / (1 - ema) updates, and over a ninth of the updates so far where these are fewer. None, 0: no average.
     ema: Share | None = None
     log_every: Count = 50  # steps between lines of metrics.jsonl, and of the screen where it is no terminal
 

@@ -100,7 +100,7 @@ class MultiTaskTrainer:
             accumulate: batches to one update.
             surgery_seed: given, PCGrad changes conflicting gradients of one update's tasks; the seed of its random orders.
             loss_scale: None: one of its own where the encoder computes in float16, else none.
-            ema: decay of the average of the weights that is scored and kept as the best (None, 0: no average).
+            ema: largest decay of the average of the weights that is scored and kept as the best (None, 0: no average).
         """
         self.optimizer = optimizer
         self.weighting = weighting or FixedWeights(list(self.tasks.values()), TrainingConfig())
@@ -115,7 +115,7 @@ class MultiTaskTrainer:
             optimizer.build(self.model.trainable_variables)
             # So that callbacks find model.optimizer; Keras would put its own loss scaling around it.
             self.model.compile(optimizer=optimizer, auto_scale_loss=False)
-            self._average = WeightAverage(self.model.trainable_variables, ema) if ema else None
+            self._average = WeightAverage(self.model.trainable_variables, ema, optimizer.iterations) if ema else None
         self._steps = Steps(self.model, self.tasks, optimizer, clip_norm, self.distribution, loss_scale)
 
     def weigh_classes(self, mixture: Mixture) -> None:
