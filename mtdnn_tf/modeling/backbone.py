@@ -131,6 +131,25 @@ def segment_rows(segment_ids: Any, num_segments: int) -> Any:
     return ops.zeros_like(segment_ids) if num_segments == 1 else segment_ids
 
 
+class Float32Dropout(keras.layers.Dropout):
+    """Dropout whose random numbers and scale are float32 whatever its input: TensorFlow rounds both, and the rate, to the input's type."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the input, dropped and scaled, in its own type."""
+        if not training or self.rate == 0:
+            return inputs
+        ones = ops.ones(ops.shape(inputs), "float32")
+        mask = keras.random.dropout(ones, self.rate, self.noise_shape, self.seed_generator)
+        return ops.cast(ops.cast(inputs, "float32") * mask, inputs.dtype)
+
+
+def draw_dropout_in_float32(model: keras.Model) -> None:
+    """Let all dropout layers of a model draw in float32; KerasHub's layers make their own."""
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.Dropout and layer.compute_dtype != "float32":
+            layer.__class__ = Float32Dropout
+
+
 def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:
     """Put tokens `[batch, k, d]` in the place of column 0 of `x` `[batch, length, d]`; all positions may attend to them.
 

@@ -16,7 +16,7 @@ from absl import logging
 
 from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone
+from mtdnn_tf.modeling.backbone import EncoderBackbone, draw_dropout_in_float32
 from mtdnn_tf.modeling.bert import draw_weights, seed_dropout
 from mtdnn_tf.modeling.directories import DIRECTORY_FORMS, Loaded, build_backbone, load_directory
 from mtdnn_tf.modeling.source_settings import parse_settings
@@ -113,6 +113,7 @@ def load_encoder(
             f"{source}: the vocabulary has {loaded.tokenizer.vocab_size} tokens, "
             f"the embedding table only {loaded.backbone.vocabulary_size} rows"
         )
+    draw_dropout_in_float32(loaded.backbone)
     if not loaded.has_pooler:
         logging.warning("%s: the weights hold no pooler; it starts from random weights", source)
     if seed is not None:

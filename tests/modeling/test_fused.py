@@ -195,14 +195,29 @@ def test_wider_random_numbers_drop_their_share(rate, dtype):
     assert np.mean(kept == 0) == pytest.approx(rate, abs=4 * np.sqrt(rate * (1 - rate) / random.shape.num_elements()))
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("rate", [0.001, 0.999])
+@pytest.mark.parametrize(("kind", "rate"), [("bert", 0.001), ("words", 0.999)])
 def test_extreme_rates_train_with_finite_gradients(kind, rate):
-    backbone = _backbone(kind, dropout=rate)
+    backbone = _backbone(kind, dropout=rate, layers=1)
     outputs, gradients = _pass(backbone, _inputs(), fused=True)
     assert all(np.all(np.isfinite(value)) for value in (*outputs.values(), *gradients.values()))
-    without, _ = _pass(_backbone(kind), _inputs(), fused=True)
-    assert np.abs(outputs["sequence_output"] - without["sequence_output"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.9995])
+def test_the_reference_s_rates_do_not_depend_on_the_precision(precision, rate):
+    """TensorFlow compares random numbers of the layer's own precision, 128 values of bfloat16, with a rate rounded to it."""
+    keras.config.set_dtype_policy(precision)
+    try:
+        backbone = mtdnn.load_encoder(SOURCES["bert"], dropout=rate, seed=1).backbone
+    finally:
+        keras.config.set_dtype_policy("float32")
+    layers = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    assert len(layers) == 1 + 3 * 2  # of the embeddings; of each layer's attention, its output and the feed-forward
+    for layer in layers:
+        values = tf.cast(layer(tf.ones([400, 1000], backbone.compute_dtype), training=True), tf.float32).numpy()
+        dropped = np.mean(values == 0)
+        assert dropped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / values.size))
+        assert values.mean() == pytest.approx((1 - dropped) / (1 - rate), rel=0.004)  # rounded once, to the precision
 
 
 @pytest.mark.parametrize("with_sum", [False, True])
