@@ -24,6 +24,9 @@ class Rule(keras.optimizers.Optimizer):
     """What all rules share: two slots and a count of updates for each variable, its share of the learning rate, and its decay.
 
     Keras' own rules correct their bias by the steps of the run; a head that is rarely trained would be treated as old.
+
+    Where a gradient is NaN, weights and slots stay as they are: so a step that is not finite says that it must not be applied. On
+    several devices no condition can stand around `apply`, which leaves the replicas' context.
     """
 
     slots: ClassVar[tuple[str, str]] = ("mean", "maximum")
@@ -87,7 +90,9 @@ class Rule(keras.optimizers.Optimizer):
         """Apply one update to one variable."""
         index = self._get_variable_index(variable)
         updates, first, second = self._updates[index], self._first[index], self._second[index]
-        updates.assign_add(1.0)
+        gradient = tf.convert_to_tensor(gradient)
+        first_element = tf.reshape(gradient, [-1])[0] * self._scale
+        updates.assign_add(tf.where(tf.math.is_nan(first_element), 0.0, 1.0))
         rate, decay = learning_rate * self._factors[index], tf.constant(self._decays[index])
         move = self._kernel if self.fused and math.prod(variable.shape) >= _LARGE else self._scaled
         arguments = (self._scale, variable, gradient, first, second, rate, decay, updates)
@@ -96,8 +101,22 @@ class Rule(keras.optimizers.Optimizer):
         first.assign(slots[0])
         second.assign(slots[1])
 
-    def _scaled(self, scale: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor, *others: tf.Tensor) -> Moved:
-        return self._moved(value, gradient * scale, *others)
+    def _scaled(
+        self,
+        scale: tf.Tensor,
+        value: tf.Tensor,
+        gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
+        *others: tf.Tensor,
+    ) -> Moved:
+        gradient *= scale
+        moved = self._moved(value, gradient, first, second, *others)
+        lost = tf.math.is_nan(gradient)
+        value, first, second = (
+            tf.where(lost, old, new) for old, new in zip((value, first, second), moved, strict=True)
+        )
+        return value, first, second
 
     def _moved(
         self,

@@ -230,7 +230,7 @@ class MultiTaskTrainer:
         named = [(name, result) for (name, _), result in zip(group, results, strict=True)]
         progress.losses = tuple((name, result.loss) for name, result in named if np.isfinite(result.loss))
         progress.examples = sum(int(batch["token_ids"].shape[0]) for _, batch in group)
-        if not all(_is_finite(result) for result in results):
+        if not all(result.is_finite for result in results):
             self._tell_if_lost(named)
             return
         progress.gradient_norm = results[0].gradient_norm
@@ -240,7 +240,7 @@ class MultiTaskTrainer:
 
     def _tell_if_lost(self, results: Sequence[tuple[str, StepResult]]) -> None:
         """Raise unless the step was left out and the next ones have a smaller loss scale."""
-        lost = [pair for pair in results if not _is_finite(pair[1]) and pair[1].loss_scale <= LOWEST_SCALE]
+        lost = [pair for pair in results if not pair[1].is_finite and pair[1].loss_scale <= LOWEST_SCALE]
         if lost:
             # The norm is that of the whole update: of several tasks it is the one with a bad loss, if there is one.
             name, result = min(lost, key=lambda pair: math.isfinite(pair[1].loss))
@@ -259,17 +259,20 @@ class MultiTaskTrainer:
             if self._surgery_seed is not None:
                 random = np.random.default_rng([self._surgery_seed, self.progress.global_step])
             results = self._steps.update_together(weighted, random)
-        if self._average is not None and all(_is_finite(result) for result in results):
+        if self._average is not None and all(result.is_finite for result in results):
             self._average.update()
         return results
 
     def step(self, name: str, batch: Batch) -> tuple[float, float]:
-        """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping."""
+        """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping.
+
+        Raises:
+            UserError: loss or norm is not finite; the model is as it was before. With a loss scale only where the scale can't be lowered.
+        """
+        self.progress.global_step += 1
         result = self._steps.update(name, batch, self.weighting.weight(name))
-        if self._average is not None and _is_finite(result):
+        if not result.is_finite:
+            self._tell_if_lost([(name, result)])
+        elif self._average is not None:
             self._average.update()
         return result.loss, result.gradient_norm
-
-
-def _is_finite(result: StepResult) -> bool:
-    return math.isfinite(result.loss) and math.isfinite(result.gradient_norm)
