@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from mtdnn_tf.modeling.inference import EncoderInference
 
 Outputs = dict[str, Any]
+
+
+class Depth(NamedTuple):
+    """Where a layer of an encoder is, for its learning rate."""
+
+    layers_above: int  # Transformer layers between it and the heads
+    is_embedding: bool = False
+
+
 StandIn = Callable[[Mapping[str, Any], Any], Outputs]
 
 
@@ -115,6 +124,17 @@ class EncoderBackbone:
 
     def initial_token(self, cls_id: int, seed: int) -> np.ndarray:
         """Return what a token of a task's own starts from, `[d] float32`: the embedding of [CLS], or a random vector."""
+        raise NotImplementedError
+
+    def depths(self) -> list[tuple[keras.layers.Layer, Depth]]:
+        """Return all layers that hold weights, embeddings first, each with its depth."""
+        below, above = self.layers_around()
+        count = len(self.transformer_layers)
+        transformer = [(layer, Depth(count - 1 - index)) for index, layer in enumerate(self.transformer_layers)]
+        return [*below, *transformer, *((layer, Depth(0)) for layer in above)]
+
+    def layers_around(self) -> tuple[list[tuple[keras.layers.Layer, Depth]], list[keras.layers.Layer]]:
+        """Return the layers with weights below the Transformer layers, with their depth, and those above."""
         raise NotImplementedError
 
     def freeze(self, layers: int) -> None:

@@ -76,6 +76,8 @@ def build_model(
             seed=seed,
         )
         head.attach(encoder.backbone)
+        if task.name in (encoder.backbone.name, *inputs, *head.extra_inputs):
+            raise UserError(f"tasks.{task.name}: this name is taken by a part of the model; choose another")
         extra = {
             name: keras.Input((None,), dtype="int32", name=name) for name in head.extra_inputs if name not in inputs
         }

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.training.rates import WarmupSchedule, rate_factors
 
+Factors = Callable[[Sequence[keras.Variable], EncoderBackbone], Sequence[float]]
 Moved = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # a variable's value and its two slots
 
 BETA_1, BETA_2 = 0.9, 0.999
@@ -36,7 +38,7 @@ class Rule(keras.optimizers.Optimizer):
         learning_rate: Any,
         weight_decay: float = 0.01,
         decay_all: bool = True,
-        factors: Callable[[Sequence[str]], Sequence[float]] | None = None,
+        factors: Factors | None = None,
     ) -> None:
         """Set up the rule.
 
@@ -44,33 +46,48 @@ class Rule(keras.optimizers.Optimizer):
             learning_rate: a number or a schedule.
             weight_decay: each rule says where it enters.
             decay_all: whether biases and normalisation decay too.
-            factors: from the variables' paths to what their learning rates are multiplied by; None: 1.
+            factors: from variables and encoder to what each one's learning rate is multiplied by; None: 1.
         """
         # Keras' own weight_decay stays off.
         super().__init__(learning_rate=learning_rate, name=type(self).__name__.lower())
         self.decay, self.decay_all = weight_decay, decay_all
         self._factors_of = factors
+        self._encoder: Callable[[], EncoderBackbone | None] = lambda: None
         self.fused = False  # whether large variables are updated by one compiled kernel each: for CPUs
         self._kernel = tf.function(self._scaled, jit_compile=True, autograph=False)
         self._scale = tf.constant(1.0)
+
+    def place(self, encoder: EncoderBackbone) -> None:
+        """Take the encoder by whose layers learning rates differ; before `build`."""
+        self._encoder = lambda: encoder  # a function: Keras would track the layers of what it sees
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the slots of all variables."""
         if self.built:
             return
+        factors = self._build_factors(variables)
         super().build(variables)
         self._first, self._second = self.add_optimizer_variables(variables, list(self.slots))
         self._updates = [
             self.add_variable(shape=(), dtype="float32", name=f"{variable.path.replace('/', '_')}_updates")
             for variable in variables
         ]
-        paths = [variable.path for variable in variables]
-        self._factors = list(self._factors_of(paths)) if self._factors_of else [1.0] * len(paths)
+        self._factors = factors
         self._decays = [self.decay if self.decays(variable) else 0.0 for variable in variables]
+
+    def _build_factors(self, variables: Sequence[keras.Variable]) -> list[float]:
+        if self._factors_of is None:
+            return [1.0] * len(variables)
+        encoder = self._encoder()
+        if encoder is None:
+            raise UserError(
+                "optimizer: layer_decay, embedding_rate and head_rate depend on the encoder; give it by `place` before `build`"
+            )
+        return list(self._factors_of(variables, encoder))
 
     def decays(self, variable: keras.Variable) -> bool:
         """Return whether weight decay applies to the variable."""
-        return self.decay_all or variable.path.rsplit("/", 1)[-1] not in NOT_DECAYED
+        return self.decay_all or variable.name not in NOT_DECAYED
 
     def apply_scaled(
         self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], scale: tf.Tensor
@@ -252,11 +269,12 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimize
         raise UserError(f"optimizer.bias_correction: {config.name} always corrects; the choice is adamax's")
     schedule = WarmupSchedule(config.learning_rate, total_steps, config.warmup, config.schedule, config.power)
     rule, decay_all = RULES[config.name](config)
+    has_factors = (config.layer_decay, config.embedding_rate, config.head_rate) != (1.0, 1.0, 1.0)
     return rule(
         schedule,
         weight_decay=0.0 if config.name == "adam" else config.weight_decay,
         decay_all=decay_all if config.decay_all is None else config.decay_all,
-        factors=lambda paths: rate_factors(paths, config),
+        factors=(lambda variables, encoder: rate_factors(variables, encoder, config)) if has_factors else None,
     )
 
 

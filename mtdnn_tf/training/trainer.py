@@ -110,6 +110,7 @@ class MultiTaskTrainer:
             loss_scale = LossScale()
         self.loss_scale = loss_scale
         if isinstance(optimizer, Rule):
+            optimizer.place(self.model.get_layer("encoder"))
             optimizer.fused = self.model.get_layer("encoder").fused and self.distribution.num_replicas == 1
         with self.distribution.scope():
             optimizer.build(self.model.trainable_variables)
