@@ -129,9 +129,7 @@ def load_tasks(config: ExperimentConfig) -> tuple[TaskSpec, ...]:
     """
     default_head = SHARING_HEADS.get(config.model.sharing)
     lenders = {name: head_of for name, task in config.tasks.items() if (head_of := _head_of(name, task)) is not None}
-    own = {
-        name: _complete(name, task, default_head) for name, task in config.tasks.items() if name not in lenders
-    }
+    own = {name: _complete(name, task, default_head) for name, task in config.tasks.items() if name not in lenders}
     borrowed = {
         name: _complete(name, _inherited(config.tasks[name], _lender(name, head_of, own, lenders), name), default_head)
         for name, head_of in lenders.items()
@@ -170,7 +168,7 @@ def _inherited(written: TaskConfig, lender: TaskSpec, name: str) -> TaskConfig:
             f"uses, {_shown(lender.labels)}; name a task with the same labels in head_of"
         )
     inherited = (item.name for item in fields(TaskSpec) if item.name not in OF_BORROWER)
-    taken = {key: None if getattr(lender, key) == () else getattr(lender, key) for key in inherited}
+    taken: dict[str, Any] = {key: None if getattr(lender, key) == () else getattr(lender, key) for key in inherited}
     for key, value in taken.items():
         received = getattr(written, key)
         if received is not None and received != value:

@@ -140,7 +140,10 @@ def _by_size(order: EpochOrder, exponent: float) -> np.ndarray:
 
 
 def _weighted(order: EpochOrder, weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Shuffle steps that were divided by weight, a share of the steps. A task's batches are used up before any comes again, epochs notwithstanding."""
+    """Shuffle steps that were divided by weight, a share of the steps.
+
+    A task's batches are used up before any comes again, epochs notwithstanding.
+    """
     steps = order.config.steps_per_epoch or sum(order.batches)
     return order.shuffled(repeated(apportion(weights, steps).tolist()))
 

@@ -12,8 +12,8 @@ from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.modeling.backbone import put_first, segment_rows, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
-    bias_activation,
     Dropped,
+    bias_activation,
     bias_dropout_residual_norm,
     dropped,
     kept,

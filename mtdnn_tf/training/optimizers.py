@@ -51,6 +51,7 @@ class Rule(keras.optimizers.Optimizer):
         # Keras' own weight_decay stays off.
         super().__init__(learning_rate=learning_rate, name=type(self).__name__.lower())
         self.decay, self.decay_all = weight_decay, decay_all
+        self.schedule = learning_rate
         self._factors_of = factors
         self._encoder: Callable[[], EncoderBackbone | None] = lambda: None
         self.fused = False  # whether large variables are updated by one compiled kernel each: for CPUs
@@ -258,7 +259,12 @@ RULES: dict[str, Callable[[OptimizerConfig], tuple[type[Rule], bool]]] = {
 
 
 def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a run of `total_steps` steps; clipping is the trainer's.
+    """Return the optimizer of a run; clipping is the trainer's.
+
+    Args:
+        config: the section `optimizer`.
+        total_steps: updates of the whole run, all epochs together: `mixture.total_updates`. The learning rate follows its schedule
+            over so many; `MultiTaskTrainer.fit` refuses to train beyond its end.
 
     Raises:
         UserError: the optimizer or the schedule is unknown, or an option that has no effect on it is set.

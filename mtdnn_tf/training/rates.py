@@ -86,9 +86,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def rate_factors(
-    variables: Sequence[keras.Variable], encoder: EncoderBackbone, config: OptimizerConfig
-) -> list[float]:
+def rate_factors(variables: Sequence[keras.Variable], encoder: EncoderBackbone, config: OptimizerConfig) -> list[float]:
     """Return what the learning rate of each variable is multiplied by.
 
     With `layer_decay` r and N layers: r^(N - i) in layer i from 1, r^N and `embedding_rate` in the embeddings, 1 in the pooler;

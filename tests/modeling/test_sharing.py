@@ -124,7 +124,12 @@ def test_tasks_may_be_called_as_parts_of_the_model(tasks, kind, sharing):
     variables = model.trainable_variables
     factors = dict(zip(map(id, variables), rate_factors(variables, encoder, config), strict=True))
     if kind == "bert":
-        tables = [encoder.token_embedding, encoder.position_embedding, encoder.segment_embedding, encoder.embeddings_layer_norm]
+        tables = [
+            encoder.token_embedding,
+            encoder.position_embedding,
+            encoder.segment_embedding,
+            encoder.embeddings_layer_norm,
+        ]
         expected = [(0.025, table) for table in tables] + [(1.0, encoder.pooled_dense)]
     else:
         expected = [(0.025, encoder.token_embedding), (0.25, encoder.embedding_map), (0.25, encoder.learned_positions)]

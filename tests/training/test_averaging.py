@@ -59,7 +59,9 @@ def test_little_is_left_of_the_start_after_a_short_run(updates, left):
         assert 0 < float(variable[0]) < left
 
 
-@pytest.mark.parametrize(("decay", "updates", "expected"), [(0.999, 234, 244 / 9), (0.999, 100_000, 1000), (0.5, 50, 2)])
+@pytest.mark.parametrize(
+    ("decay", "updates", "expected"), [(0.999, 234, 244 / 9), (0.999, 100_000, 1000), (0.5, 50, 2)]
+)
 def test_the_horizon_is_the_inverse_of_what_an_update_counts(decay, updates, expected):
     assert horizon(decay, updates) == pytest.approx(expected)
     variable = keras.Variable(np.zeros(1, np.float32))

@@ -176,7 +176,9 @@ def test_a_step_that_is_not_finite_touches_nothing_and_raises(experiment, rule, 
     trainer.step("close", good)
     bad = good | {"label": tf.constant([math.inf] + [1.0] * (good["label"].shape[0] - 1))}
     if fault == "one gradient":
-        bad = good | {"label": tf.fill(good["label"].shape, 1e18)}  # the loss is 1e36; the norm squares gradients of 1e18 and more
+        bad = good | {
+            "label": tf.fill(good["label"].shape, 1e18)
+        }  # the loss is 1e36; the norm squares gradients of 1e18 and more
         trainer.model.get_layer("close").dense.kernel.assign_add(np.full([32, 1], 1e3))
     before = {name: value for name, value in _everything(trainer).items() if "seed" not in name}
     with pytest.raises(mtdnn.UserError, match=r"task 'close' gave loss .*finite numbers are needed"):
