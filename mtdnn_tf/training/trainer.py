@@ -242,7 +242,7 @@ class MultiTaskTrainer:
         schedule = self.optimizer.schedule if isinstance(self.optimizer, Rule) else None
         if not isinstance(schedule, WarmupSchedule) or schedule.shape == "constant":
             return
-        needed = int(keras.ops.convert_to_numpy(self.optimizer.iterations)) + updates
+        needed = int(self.optimizer.iterations.value.numpy()) + updates
         if schedule.total_steps < needed:
             raise UserError(
                 f"optimizer.schedule: {schedule.shape!r} ends at update {schedule.total_steps}, and training at update {needed}: the "
