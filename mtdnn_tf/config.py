@@ -150,11 +150,11 @@ class MixingConfig:
     """How the tasks' minibatches are interleaved. An option that the strategy does not read is refused."""
 
     strategy: str = "proportional"  # Algorithm 1 of the paper; others: data/schedules.py
-    temperature: MoreThanZero | None = None  # temperature: shares ~ examples^(1/T)
+    temperature: MoreThanZero | None = None  # temperature: shares of the examples seen ~ examples^(1/T)
     ratio: MoreThanZero | None = None  # ratio: batches of all other tasks for each one of the main task
     main_task: str | None = None  # ratio; None: the first
     main_last: bool | None = None  # ratio: the main task's batches after the others
-    weights: Mapping[str, MoreThanZero] = field(default_factory=dict)  # explicit: shares, of any sum
+    weights: Mapping[str, MoreThanZero] = field(default_factory=dict)  # explicit: shares of the steps, of any sum
     steps: Mapping[str, Count] = field(default_factory=dict)  # explicit: steps of an epoch
     steps_per_epoch: Count | None = None  # of strategies that work by shares; None: the batches of all tasks
 
@@ -213,7 +213,8 @@ class TrainingConfig:
     score_every: Count = 1  # epochs between scorings of the development sets; the last epoch is scored whatever it is
     # Scored epochs in a row without a better best_metric after which training stops; 0: it does not.
     patience: CountOrNone = 0
-    # Decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999; None, 0: no average.
+    # Largest decay of the average of the weights that is scored, kept as best/ and exported, as in 0.999: it looks back over about
+    # 1 / (1 - ema) updates, and over a ninth of the updates so far where these are fewer. None, 0: no average.
     ema: Share | None = None
     log_every: Count = 50  # steps between lines of metrics.jsonl, and of the screen where it is no terminal
 

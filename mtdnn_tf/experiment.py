@@ -57,14 +57,12 @@ from mtdnn_tf.run_files import (
     TASKS_FILE,
     VOCABULARY_FILE,
 )
-from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec, dump_tasks
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.callbacks import Keeper, MetricsLog, StepLog, check_best_metric, is_patience_spent
 from mtdnn_tf.training.distribution import Distribution, build_distribution
 from mtdnn_tf.training.event_files import EventFiles
-from mtdnn_tf.training.loss_weighting import build_loss_weighting
 from mtdnn_tf.training.optimizers import build_optimizer
 from mtdnn_tf.training.profiling import StepProfiler, Steps, check_steps
 from mtdnn_tf.training.stopping import StopSignals
@@ -449,13 +447,6 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
     Raises:
         UserError: an unknown optimizer, schedule or rule, or options that do not go together.
     """
-    training = config.training
-    layers = len(trainer.model.get_layer("encoder").transformer_layers)
-    if training.loss_weighting == "gradnorm" and config.model.freeze_layers >= layers:
-        raise UserError(
-            f"training.loss_weighting: 'gradnorm' compares the tasks' gradients at the last shared layer, and model.freeze_layers "
-            f"freezes all {layers}; leave one free, or take another rule"
-        )
     if _total_updates(config, mixture) == 1 and config.optimizer.warmup:
         print(
             "warning: this run is one update, and a warm-up starts at rate 0: nothing is learned; set optimizer.warmup to 0, or train "
@@ -463,22 +454,10 @@ def compile_trainer(trainer: MultiTaskTrainer, config: ExperimentConfig, mixture
             file=sys.stderr,
             flush=True,
         )
-    surgery = training.gradient_surgery == "pcgrad"
-    if surgery and training.accumulate == 1:
-        raise UserError(
-            "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
-        )
     trainer.weigh_classes(mixture)
     with trainer.distribution.scope():
         optimizer = build_optimizer(config.optimizer, _total_updates(config, mixture))
-    trainer.compile(
-        optimizer,
-        config.optimizer.clip_norm,
-        weighting=build_loss_weighting(list(trainer.tasks.values()), training),
-        accumulate=training.accumulate,
-        surgery_seed=derive_seed(training.seed, "surgery") if surgery else None,
-        ema=training.ema,
-    )
+    trainer.compile(optimizer, config=config)
 
 
 def _best_scores(run: Run, scorer: SplitScorer, distribution: Distribution) -> dict[str, Any]:

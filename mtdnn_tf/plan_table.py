@@ -113,6 +113,11 @@ def _totals(plan: Mapping[str, Any]) -> list[str]:
         f"padding: {_percent(plan['padding'])} of all positions",
         f"memory, estimated: {plan['memory_gb']} GB (the process's peak, on a CPU)",
     ]
+    if plan["average"] is not None:
+        decay, updates = plan["average"]["decay"], plan["average"]["horizon"]
+        lines.append(
+            f"average of the weights (training.ema {decay:g}): looks back over about {updates:,} updates at the end of the run"
+        )
     if plan["minutes"] is not None:
         low, high = plan["minutes_range"]
         lines.append(

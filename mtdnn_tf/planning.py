@@ -22,6 +22,7 @@ from mtdnn_tf.plan_table import plan_table
 from mtdnn_tf.plan_warnings import as_json, find_warnings
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import TaskSpec
+from mtdnn_tf.training.averaging import horizon
 from mtdnn_tf.training.losses import with_class_weights
 from mtdnn_tf.training.trainer import MultiTaskTrainer, updates_per_epoch
 
@@ -54,6 +55,7 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         - `steps_per_epoch` (of the first epoch), `total_steps`, `updates` (fewer than steps where batches are
           accumulated), `batches_looked_at` (for buckets), `padding` (of all tasks);
         - `parameters` {`encoder`, `heads/<task>`: number};
+        - `average` {`decay` (training.ema), `horizon` (updates that the average looks back over at the end)}; None without one;
         - `memory_gb` (estimate of the process's peak, on a CPU);
         - `minutes`, `minutes_range` [low, high], `timed_steps`: training without scoring and saving; None if not timed;
         - `warnings` [{kind, task, split, message}].
@@ -71,6 +73,8 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
     parameters = parameter_counts(model)
     inspected = [found for splits in inspections.values() for found in splits.values()]
     warnings = find_warnings(tasks, inspected, {name: steps[name] / total for name in mixture.task_names})
+    updates = config.training.epochs * updates_per_epoch(mixture, config.training.accumulate)
+    decay = config.training.ema
     return {
         "configuration": config_hash(config),
         "epochs": config.training.epochs,
@@ -84,10 +88,11 @@ def make_plan(config: ExperimentConfig, *, timed: bool = True) -> dict[str, Any]
         },
         "steps_per_epoch": sum(epochs[0].values()),
         "total_steps": total,
-        "updates": config.training.epochs * updates_per_epoch(mixture, config.training.accumulate),
+        "updates": updates,
         "batches_looked_at": sum(bucket.batches for own in used.values() for bucket in own.values()),
         "padding": round(padding(bucket for own in used.values() for bucket in own.values()), 4),
         "parameters": parameters,
+        "average": {"decay": decay, "horizon": round(horizon(decay, updates))} if decay else None,
         "memory_gb": round(memory_bytes(config, encoder, used, sum(parameters.values())) / 1e9, 2),
         **_time_plan(config, model, tasks, mixture, used, steps, timed),
         "warnings": as_json(warnings),

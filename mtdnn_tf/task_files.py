@@ -21,6 +21,7 @@ from mtdnn_tf.config_paths import SPLITS
 from mtdnn_tf.config_tree import Branch, Node, Origin, expand_environment, merge, tree_of
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.task_definitions import Definition, as_task, build_definition, label_names, read_definitions
+from mtdnn_tf.task_types import OF_BORROWER
 
 _ENDINGS = {"canonical": ".tsv", "preprocessed": ".json"}
 
@@ -121,8 +122,11 @@ def _tasks_of(entry: TaskFile, node: Node) -> dict[str, Node]:
                     "leave one out with `datasets: [...]`"
                 )
             if sources:
-                lender = {} if data_set.head_of is None else {"head_of": task_name(data_set.head_of)}
-                tasks[name] = tree_of(plain | lender | sources, definitions[base].origin)
+                own = plain
+                if data_set.head_of is not None:
+                    own = {key: value for key, value in plain.items() if key in OF_BORROWER}
+                    own["head_of"] = task_name(data_set.head_of)
+                tasks[name] = tree_of(own | sources, definitions[base].origin)
     if notes:
         parts = "; ".join(f"{note} ({', '.join(names)})" for note, names in notes.items())
         logging.warning("%s: without effect here: %s", path, parts)

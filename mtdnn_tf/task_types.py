@@ -88,6 +88,10 @@ def shown_score(metric: str, value: float) -> float:
     return value if metric in LOWER_IS_BETTER else 100 * value
 
 
+# What a task with `head_of` has of its own, of class weights none. All else is that of the head's owner: how rows are read, what
+# the answers mean, and how the head is trained.
+OF_BORROWER = ("name", "text", "metrics", "main_metric", "head_of", "sources", "class_weights")
+
 # Names that a task would share with a signature, a layer of the model or an entry of the scores.
 RESERVED_NAMES = (
     "all_single",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from mtdnn_tf.task_types import (
     KNOWN_LOSSES,
     KNOWN_METRICS,
     LOWER_IS_BETTER,
+    OF_BORROWER,
     PAIR_HEADS,
     RESERVED_NAMES,
     SHARING_HEADS,
@@ -76,7 +77,7 @@ class TaskSpec:
 
     `name` is layer, output, signature, metric prefix and checkpoint key alike. Labels are mapped by name;
     `labels` lists them in id order. A task with `head_of` has no head of its own: it is scored and predicted
-    through that other task's (MNLI mismatched, AX).
+    through that other task's (MNLI mismatched, AX), and has everything but its texts' names, metrics and sources from it.
     """
 
     name: str
@@ -127,12 +128,67 @@ def load_tasks(config: ExperimentConfig) -> tuple[TaskSpec, ...]:
             the task, a name that cannot be used, texts, labels or a range that are missing or out of place.
     """
     default_head = SHARING_HEADS.get(config.model.sharing)
-    tasks = tuple(_complete(name, task, default_head) for name, task in config.tasks.items())
-    by_name = {task.name: task for task in tasks}
-    for task in tasks:
-        if task.head_of is not None:
-            _check_lender(task, by_name)
-    return tasks
+    lenders = {name: head_of for name, task in config.tasks.items() if (head_of := _head_of(name, task)) is not None}
+    own = {name: _complete(name, task, default_head) for name, task in config.tasks.items() if name not in lenders}
+    borrowed = {
+        name: _complete(name, _inherited(config.tasks[name], _lender(name, head_of, own, lenders), name), default_head)
+        for name, head_of in lenders.items()
+    }
+    tasks = own | borrowed
+    return tuple(tasks[name] for name in config.tasks)
+
+
+def _head_of(name: str, written: TaskConfig) -> str | None:
+    ready = _ready_made(f"tasks.{name}", written)
+    return written.head_of or (ready.task.head_of if ready else None)
+
+
+def _lender(name: str, head_of: str, own: Mapping[str, TaskSpec], lenders: Mapping[str, str]) -> TaskSpec:
+    where = f"tasks.{name}.head_of"
+    if head_of in lenders:
+        if head_of == name:
+            raise UserError(f"{where}: {name} has no head of its own; name a task that has one")
+        raise UserError(f"{where}: {head_of} has no head of its own; name {lenders[head_of]}")
+    return _known(where, "task", head_of, own)
+
+
+def _inherited(written: TaskConfig, lender: TaskSpec, name: str) -> TaskConfig:
+    """Return a task with `head_of` with what the owner of the head decides: everything but `OF_BORROWER`.
+
+    Raises:
+        UserError: the task sets something else, has another number of texts or a training split, or is ready-made for other labels.
+    """
+    where = f"tasks.{name}"
+    if written.train is not None:
+        raise UserError(f"{where}.train: a task with head_of is scored, not trained; remove it, or head_of")
+    ready = _ready_made(where, written)
+    if ready and (ready.task.type != lender.type or {*(ready.task.labels or ())} != {*lender.labels}):
+        raise UserError(
+            f"{where}.use: {written.use} has the labels {_shown(ready.task.labels)}, and tasks.{lender.name}, whose head this task "
+            f"uses, {_shown(lender.labels)}; name a task with the same labels in head_of"
+        )
+    inherited = (item.name for item in fields(TaskSpec) if item.name not in OF_BORROWER)
+    taken: dict[str, Any] = {key: None if getattr(lender, key) == () else getattr(lender, key) for key in inherited}
+    for key, value in taken.items():
+        received = getattr(written, key)
+        if received is not None and received != value:
+            raise UserError(
+                f"{where}.{key}: must be that of tasks.{lender.name}, whose head this task uses: {_shown(value)}; received "
+                f"{_shown(received)}; remove the key, and set it in tasks.{lender.name} where both should have it"
+            )
+    text = written.text or (ready.task.text if ready else None) or lender.text
+    if len(text) != len(lender.text):
+        raise UserError(
+            f"{where}.text: must have as many columns as tasks.{lender.name}, whose head this task uses: {_shown(lender.text)}; "
+            f"received {_shown(text)}"
+        )
+    return replace(written, text=text or None, **taken)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _complete(name: str, written: TaskConfig, default_head: str | None) -> TaskSpec:
@@ -348,20 +404,6 @@ def _written_sources(task: TaskConfig) -> dict[str, SourceConfig]:
     """Return the sources by split, with the columns that the task names for all of them."""
     written = {split: getattr(task, split) for split in SPLITS if getattr(task, split) is not None}
     return {split: replace(source, columns={**task.columns, **source.columns}) for split, source in written.items()}
-
-
-def _check_lender(task: TaskSpec, tasks: Mapping[str, TaskSpec]) -> None:
-    where = f"tasks.{task.name}.head_of"
-    lender = _known(where, "task", str(task.head_of), tasks)
-    if lender.head_of is not None:
-        raise UserError(f"{where}: {lender.name} has no head of its own; name {lender.head_of}")
-    mine, theirs = ((spec.type, spec.labels, len(spec.text)) for spec in (task, lender))
-    if mine != theirs:
-        raise UserError(
-            f"{where}: type, labels and number of texts must be those of {lender.name}, {theirs}; received {mine}"
-        )
-    if "train" in task.sources:
-        raise UserError(f"tasks.{task.name}.train: a task with head_of is scored, not trained; remove it, or head_of")
 
 
 def task_to_dict(task: TaskSpec) -> dict[str, Any]:

@@ -40,7 +40,7 @@ PART_OF_MODULE = {
     "task_definitions": "config",
     "task_files": "config",
     "ready_made": "tasks",
-    "task_types": "tasks",
+    "task_types": "config",
     "provenance": "tasks",
 }
 TOP = {

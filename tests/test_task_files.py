@@ -118,6 +118,13 @@ def test_the_first_of_several_dev_splits_is_the_tasks_own(tmp_path):
     assert other["dev"].path.endswith("mnli_mismatched_dev.tsv")
     assert other["test"].path.endswith("mnli_mismatched_test.tsv")
     assert (set(other), tasks["mnli_mismatched"].head_of) == ({"dev", "test"}, "mnli")
+    assert tasks["mnli_mismatched"].dropout == tasks["mnli"].dropout
+
+
+def test_a_setting_on_top_of_a_definition_holds_for_the_tasks_that_use_its_head(tmp_path):
+    entry = ENTRY + "tasks: {mnli: {dropout: 0.4, pair_order: hypothesis_first}}\n"
+    other = _tasks(_write(tmp_path, entry))["mnli_mismatched"]
+    assert (other.dropout, other.pair_order) == (0.4, "hypothesis_first")
 
 
 def test_what_the_file_says_under_tasks_comes_on_top_and_the_dump_holds_tasks_only(tmp_path):

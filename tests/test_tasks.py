@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import yaml
 
@@ -12,6 +14,7 @@ from mtdnn_tf.tasks import (
     KNOWN_METRICS,
     READY_MADE,
     RESERVED_NAMES,
+    TaskSpec,
     dump_tasks,
     load_tasks,
     read_tasks,
@@ -82,10 +85,8 @@ def test_label_orders_are_those_of_the_released_code(tmp_path, name):
 
 def test_dropout_and_metrics_are_those_of_the_paper(tmp_path):
     tasks = {name: _ready(tmp_path, name) for name in READY_MADE}
-    assert {name: task.dropout for name, task in tasks.items() if task.dropout is not None} == {
-        "mnli": 0.3,
-        "cola": 0.05,
-    }
+    own = {name: task.dropout for name, task in tasks.items() if task.head_of is None and task.dropout is not None}
+    assert own == {"mnli": 0.3, "cola": 0.05}
     assert tasks["cola"].main_metric == "matthews"
     assert tasks["mrpc"].main_metric == tasks["qqp"].main_metric == "accuracy_f1"
     assert tasks["stsb"].main_metric == "pearson_spearman"
@@ -268,9 +269,56 @@ def test_what_is_no_list_of_tasks_is_told(tmp_path, case):
         read_tasks(tmp_path / "tasks.yaml")
 
 
-def test_a_borrowed_head_must_fit(tmp_path):
-    other = PAIR | {"labels": ["a", "b", "c"], "head_of": "mine", "train": None, "dev": "x.tsv"}
-    with pytest.raises(UserError, match=r"tasks\.other\.head_of: type, labels and number of texts"):
-        _load(tmp_path, {"mine": PAIR, "other": other})
-    with pytest.raises(UserError, match=r"tasks\.other\.train: a task with head_of is scored, not trained"):
-        _load(tmp_path, {"mine": PAIR, "other": PAIR | {"head_of": "mine"}})
+BORROWER = {"head_of": "mine", "dev": "x.tsv"}
+OWNER = PAIR | {
+    "head": "linear",
+    "dropout": 0.0,
+    "loss_weight": 2.0,
+    "pair_order": "hypothesis_first",
+    "batch_size": 7,
+    "max_examples": 90,
+    "sample_seed": 3,
+}
+
+
+def test_a_task_has_all_but_its_own_from_the_owner_of_its_head(tmp_path):
+    owner, other = _load(tmp_path, {"mine": OWNER, "other": BORROWER | {"text": ["a", "b"], "metrics": ["f1"]}})
+    assert (other.text, other.metrics, other.main_metric, other.head_of) == (("a", "b"), ("f1",), "f1", "mine")
+    ours = {"name", "text", "metrics", "main_metric", "head_of", "sources"}
+    same = {field.name for field in dataclasses.fields(TaskSpec)} - ours
+    assert {name: getattr(other, name) for name in same} == {name: getattr(owner, name) for name in same}
+    again, _ = _load(tmp_path, {"other": BORROWER | OWNER | {"train": None}, "mine": OWNER})
+    assert {name: getattr(again, name) for name in same} == {name: getattr(owner, name) for name in same}
+
+
+@pytest.mark.parametrize("name", ["mnli_mismatched", "ax"])
+def test_a_ready_made_task_is_read_as_the_task_whose_head_it_uses(tmp_path, name):
+    """Settings of mnli that its ready-made specification has not, and another order of labels."""
+    changes = {"pair_order": "hypothesis_first", "labels": ["entailment", "neutral", "contradiction"], "head": "mlp"}
+    tasks = {"mnli": {"use": "mnli", "train": "x.tsv"} | changes, name: {"use": name, "dev": "y.tsv"}}
+    owner, other = _load(tmp_path, tasks)
+    assert (owner.pair_order, owner.labels[0], owner.head) == ("hypothesis_first", "entailment", "mlp")
+    assert (other.pair_order, other.labels, other.head) == (owner.pair_order, owner.labels, owner.head)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"labels": ["yes", "no"]}, r"other\.labels: must be that of tasks\.mine, .*: \[no, yes\]; received \[yes, no\]"),
+        ({"labels": ["a", "b", "c"]}, r"other\.labels: must be that of tasks\.mine"),
+        ({"pair_order": "premise_first"}, r"other\.pair_order: .*: hypothesis_first; received premise_first; remove the key"),
+        ({"type": "ranking"}, r"other\.type: must be that of tasks\.mine.*: classification; received ranking"),
+        ({"range": [0, 5]}, r"other\.range: .*: not set; received \[0\.0, 5\.0\]"),
+        ({"head": "san"}, r"other\.head: .*: linear; received san"),
+        ({"dropout": 0.5}, r"other\.dropout: .*: 0\.0; received 0\.5"),
+        ({"loss_weight": 0.5}, r"other\.loss_weight: .*: 2\.0; received 0\.5"),
+        ({"batch_size": 4}, r"other\.batch_size: .*: 7; received 4"),
+        ({"text": ["a"]}, r"other\.text: must have as many columns as tasks\.mine.*\[premise, hypothesis\]; received \[a\]"),
+        ({"use": "ax"}, r"other\.use: ax has the labels \[contradiction, neutral, entailment\], and tasks\.mine"),
+        ({"train": "x.tsv"}, r"other\.train: a task with head_of is scored, not trained"),
+    ],
+)  # fmt: skip
+def test_a_task_that_sets_what_the_owner_of_its_head_decides_is_refused(tmp_path, changes, expected):
+    with pytest.raises(UserError, match=rf"tasks\.{expected}") as raised:
+        _load(tmp_path, {"mine": OWNER, "other": BORROWER | changes})
+    assert "\n" not in str(raised.value)

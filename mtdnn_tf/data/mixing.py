@@ -40,6 +40,8 @@ class Mixture:
     example_counts: Mapping[str, int]  # examples (ranking: queries) of one pass
     tokenized: Mapping[str, TokenizedTask] = field(repr=False)
     epochs: int  # of the run
+    accumulate: int  # batches to one update
+    max_length: int  # tokens that rows were cut to
     _passes: tuple[TrainingBatches, ...] = field(repr=False)
     _order: Callable[[int], np.ndarray] = field(repr=False)
     _service: str = ""  # address of a tf.data service that makes the batches
@@ -48,6 +50,16 @@ class Mixture:
     def steps_per_epoch(self) -> int:
         """The number of batches an epoch, exactly; the same in every epoch."""
         return len(self._order(0))
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """The number of updates of the weights an epoch; the last one may have fewer batches."""
+        return -(-self.steps_per_epoch // self.accumulate)
+
+    @property
+    def total_updates(self) -> int:
+        """The number of updates of the whole run: what a learning-rate schedule spans."""
+        return self.epochs * self.updates_per_epoch
 
     @property
     def dataset(self) -> tf.data.Dataset:
@@ -141,7 +153,7 @@ def build_mixture(
     Args:
         tasks: tasks with `head_of` are not trained and left out.
         encoder: an `Encoder`, or its tokenizer.
-        config: `data`, `mixing` and `training.seed` are used.
+        config: `data`, `mixing`, and of `training` epochs, accumulate and seed are used.
         seed: in place of `training.seed`.
 
     Raises:
@@ -187,6 +199,8 @@ def build_mixture(
         example_counts=examples,
         tokenized=tokenized,
         epochs=config.training.epochs,
+        accumulate=config.training.accumulate,
+        max_length=data.max_length,
         _passes=tuple(
             TrainingBatches(split, sizes[name], buckets, seed, task_id)
             for task_id, (name, split) in enumerate(tokenized.items())

@@ -20,7 +20,7 @@ class EpochOrder:
     config: MixingConfig
     names: tuple[str, ...]  # a task id is an index into these
     batches: tuple[int, ...]  # of one pass over each task's data
-    examples: tuple[int, ...]
+    examples: tuple[int, ...]  # of one pass; ranking: queries
     epoch: int  # from 0
     epochs: int
     seed: int  # of the run
@@ -104,32 +104,46 @@ def uniform(order: EpochOrder) -> np.ndarray:
 
 
 def temperature(order: EpochOrder) -> np.ndarray:
-    """Give a task with N examples a share proportional to N^(1/T)."""
-    exponent = 1.0 / (order.config.temperature or 1.0)
-    return _weighted(order, np.power(np.asarray(order.examples, np.float64), exponent))
+    """Give a task with N examples a share of the examples seen that is proportional to N^(1/T)."""
+    return _by_size(order, 1.0 / (order.config.temperature or 1.0))
 
 
 def square_root(order: EpochOrder) -> np.ndarray:
-    """Give a task with N examples a share proportional to the square root of N."""
-    return _weighted(order, np.sqrt(order.examples))
+    """Give a task with N examples a share of the examples seen that is proportional to the square root of N."""
+    return _by_size(order, 0.5)
 
 
 def annealed(order: EpochOrder) -> np.ndarray:
-    """Go from proportional towards uniform: N^a with a = 1 - 0.8 (e - 1) / (E - 1), e from 1 to E (Stickland and Murray 2019)."""
+    """Go from proportional towards equal numbers of examples: shares of the examples seen proportional to N^a.
+
+    a = 1 - 0.8 (e - 1) / (E - 1) in epoch e from 1 to E (Stickland and Murray 2019).
+    """
     epoch = min(order.epoch, order.epochs - 1)
-    exponent = 1.0 - 0.8 * epoch / max(order.epochs - 1, 1)
-    return _weighted(order, np.power(np.asarray(order.examples, np.float64), exponent))
+    return _by_size(order, 1.0 - 0.8 * epoch / max(order.epochs - 1, 1))
 
 
 def explicit(order: EpochOrder) -> np.ndarray:
-    """Take the shares (`weights`) or the numbers of steps (`steps`) that the configuration gives."""
+    """Take the shares of the steps (`weights`) or the numbers of steps (`steps`) that the configuration gives."""
     if order.config.steps:
         return order.shuffled(repeated([order.config.steps[name] for name in order.names]))
     return _weighted(order, [order.config.weights[name] for name in order.names])
 
 
+def _by_size(order: EpochOrder, exponent: float) -> np.ndarray:
+    """Give a task with N examples a share of the examples seen that is proportional to N^exponent; 1: as `proportional`.
+
+    A step of a task shows `N / batches` examples on average, so its steps are proportional to N^exponent divided by that: a batch
+    size changes how many steps a task gets, not how often its examples are seen.
+    """
+    examples = np.asarray(order.examples, np.float64)
+    return _weighted(order, np.power(examples, exponent - 1.0) * np.asarray(order.batches))
+
+
 def _weighted(order: EpochOrder, weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Shuffle steps that were divided by weight. A task's batches are used up before any comes again, epochs notwithstanding."""
+    """Shuffle steps that were divided by weight, a share of the steps.
+
+    A task's batches are used up before any comes again, epochs notwithstanding.
+    """
     steps = order.config.steps_per_epoch or sum(order.batches)
     return order.shuffled(repeated(apportion(weights, steps).tolist()))
 

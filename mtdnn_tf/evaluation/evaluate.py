@@ -16,7 +16,7 @@ from mtdnn_tf.data.text import Tokenizer
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.metrics import Predictions, glue_score, score_task
 from mtdnn_tf.modeling.encoders import Encoder
-from mtdnn_tf.modeling.model import input_spec, task_model
+from mtdnn_tf.modeling.model import input_spec, task_model, trained_length
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training.distribution import Distribution
 
@@ -138,8 +138,7 @@ def evaluate_tasks(
         tasks: its tasks.
         encoder: its encoder.
         split: train, dev or test.
-        config: of the run, which says where texts are cut (`data.max_length`); None: at 128 tokens, or the encoder's positions where
-            these are fewer.
+        config: of the run, which says where texts are cut (`data.max_length`); None: as in training (`trained_length`).
 
     Returns:
         {"rte": {"accuracy": 0.66}, ..., "average": 0.7}.
@@ -147,7 +146,7 @@ def evaluate_tasks(
     Raises:
         UserError: no task has the split, or a file is bad.
     """
-    data = config.data if config else DataConfig(max_length=min(DataConfig.max_length, encoder.max_positions))
+    data = config.data if config else DataConfig(max_length=trained_length(model, encoder))
     return SplitScorer(model, tasks, encoder.tokenizer, data, split)()
 
 

@@ -103,37 +103,25 @@ def _ranked_queries(predictions: Predictions) -> Iterator[np.ndarray]:
     """
     if predictions.groups is None:
         raise ValueError("ranking metrics need groups")
-    for group in np.unique(predictions.groups):
-        rows = predictions.groups == group
-        relevance, scores = predictions.labels[rows], predictions.values[rows]
-        if np.any(relevance > 0):
-            yield relevance[np.lexsort((relevance, -scores))]
+    order = np.lexsort((predictions.labels, -predictions.values, predictions.groups))
+    relevance, groups = predictions.labels[order], predictions.groups[order]
+    for query in np.split(relevance, np.flatnonzero(np.diff(groups)) + 1):
+        if np.any(query > 0):
+            yield query
 
 
-def _mean_over_queries(predictions: Predictions, metric: Callable[[np.ndarray], float]) -> float:
-    values = [metric(relevance) for relevance in _ranked_queries(predictions)]
-    return float(np.mean(values)) if values else 0.0
+def _first_is_relevant(relevance: np.ndarray) -> float:
+    return float(relevance[0] > 0)
 
 
-def accuracy_at_1(predictions: Predictions) -> float:
-    """Share of queries whose first candidate is relevant."""
-    return _mean_over_queries(predictions, lambda relevance: float(relevance[0] > 0))
-
-
-def mrr(predictions: Predictions) -> float:
-    """Mean reciprocal rank of the first relevant candidate."""
-    return _mean_over_queries(predictions, lambda relevance: 1.0 / (1 + int(np.argmax(relevance > 0))))
+def _reciprocal_rank(relevance: np.ndarray) -> float:
+    return 1.0 / (1 + int(np.argmax(relevance > 0)))
 
 
 def _average_precision(relevance: np.ndarray) -> float:
     hits = relevance > 0
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float(precision[hits].mean())
-
-
-def mean_average_precision(predictions: Predictions) -> float:
-    """Mean over queries of the mean precision at each relevant candidate."""
-    return _mean_over_queries(predictions, _average_precision)
 
 
 def _normalised_gain(relevance: np.ndarray) -> float:
@@ -144,9 +132,44 @@ def _normalised_gain(relevance: np.ndarray) -> float:
     return float((gain * discount).sum() / (np.sort(gain)[::-1] * discount).sum())
 
 
+# Of one query: its candidates' relevance in predicted order, best first, at least one of them above 0.
+_OF_QUERY: dict[str, Callable[[np.ndarray], float]] = {
+    "accuracy_at_1": _first_is_relevant,
+    "mrr": _reciprocal_rank,
+    "map": _average_precision,
+    "ndcg": _normalised_gain,
+}
+
+
+def query_scores(name: str, predictions: Predictions) -> np.ndarray:
+    """Return a ranking metric of each query that has a relevant candidate, `[queries] float64`, by ascending group."""
+    of_query = _OF_QUERY[name]
+    return np.array([of_query(relevance) for relevance in _ranked_queries(predictions)], np.float64)
+
+
+def _mean_over_queries(name: str, predictions: Predictions) -> float:
+    scores = query_scores(name, predictions)
+    return float(scores.mean()) if scores.size else 0.0
+
+
+def accuracy_at_1(predictions: Predictions) -> float:
+    """Share of queries whose first candidate is relevant."""
+    return _mean_over_queries("accuracy_at_1", predictions)
+
+
+def mrr(predictions: Predictions) -> float:
+    """Mean reciprocal rank of the first relevant candidate."""
+    return _mean_over_queries("mrr", predictions)
+
+
+def mean_average_precision(predictions: Predictions) -> float:
+    """Mean over queries of the mean precision at each relevant candidate."""
+    return _mean_over_queries("map", predictions)
+
+
 def ndcg(predictions: Predictions) -> float:
     """Normalised discounted cumulative gain over the whole list, gain 2^relevance - 1 (Burges et al. 2005)."""
-    return _mean_over_queries(predictions, _normalised_gain)
+    return _mean_over_queries("ndcg", predictions)
 
 
 def masked_loss(predictions: Predictions) -> float:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from mtdnn_tf.config import ExperimentConfig, RuntimeConfig, load_config
+from mtdnn_tf.config import ExperimentConfig, load_config
 from mtdnn_tf.data.words import WordTokenizer, vocabulary_of_tasks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.bert import no_bert
-from mtdnn_tf.modeling.encoders import Encoder, load_encoder
-from mtdnn_tf.modeling.model import build_model_from_config
+from mtdnn_tf.modeling.encoders import Encoder, load_encoder, prepare_encoder
+from mtdnn_tf.modeling.model import build_model
 from mtdnn_tf.modeling.saving import read_description, reads_words
 from mtdnn_tf.modeling.word_encoders import without_vectors, words_settings
 from mtdnn_tf.run_files import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, ENCODER_FILE, VOCABULARY_FILE
@@ -63,20 +62,8 @@ def build_run_model(
             seed=config.training.seed,
             vocabulary=None if words is None else _vocabulary(config, tasks, words),
         )
-    if config.data.max_length > encoder.max_positions:
-        raise UserError(
-            f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
-            f"encoder {config.encoder.source}"
-        )
-    encoder.backbone.freeze(config.model.freeze_layers)
-    encoder.backbone.fused = uses_fused_pass(config.runtime)
-    encoder.backbone.recompute = config.runtime.recompute
-    if config.runtime.recompute and not encoder.backbone.fused:
-        raise UserError(
-            "runtime.recompute: only the fused pass can compute layers again, and this run takes the reference pass "
-            f"(runtime.encoder: {config.runtime.encoder}, runtime.precision: {config.runtime.precision}); set it to false"
-        )
-    return build_model_from_config(encoder, tasks, config.model, config.training.seed), tasks, encoder
+    prepare_encoder(encoder, config)
+    return build_model(encoder, tasks, config=config), tasks, encoder
 
 
 def _vocabulary(config: ExperimentConfig, tasks: Sequence[TaskSpec], words: Mapping[str, Any]) -> Sequence[str]:
@@ -104,25 +91,6 @@ def vocabulary_now(config: ExperimentConfig, tasks: Sequence[TaskSpec]) -> Seque
         return None
     needed = [words["vocab"], config.training.init_from]
     return _vocabulary(config, tasks, words) if all(Path(path).exists() for path in needed if path) else None
-
-
-def uses_fused_pass(runtime: RuntimeConfig) -> bool:
-    """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step.
-
-    Raises:
-        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds.
-    """
-    if runtime.precision == "mixed_float16":
-        if runtime.encoder == "fused":
-            raise UserError(
-                "runtime.encoder: 'fused' does not compute in float16; use 'auto' or 'reference' with "
-                "runtime.precision: mixed_float16"
-            )
-        return False
-    if runtime.strategy == "tpu":
-        return False  # it may be on another machine, whose devices are not among this one's
-    accelerators = [device for device in tf.config.list_physical_devices() if device.device_type in ("GPU", "TPU")]
-    return runtime.encoder == "fused" or (runtime.encoder == "auto" and not accelerators)
 
 
 def load_run(model_dir: str | Path) -> Run:

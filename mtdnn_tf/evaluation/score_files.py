@@ -65,8 +65,7 @@ def _outcome(logits: np.ndarray, task: TaskSpec, groups: np.ndarray | None) -> t
         return logits.argmax(axis=-1).tolist(), _softmax(logits).ravel().tolist()
     predictions: list[int] = []
     scores: list[float] = []
-    for query in range(int(groups[-1]) + 1):
-        relevance = logits[groups == query, 0]
+    for relevance in np.split(logits[:, 0], np.flatnonzero(np.diff(groups)) + 1):  # a query's rows are together
         predictions += np.eye(len(relevance), dtype=int)[relevance.argmax()].tolist()
         scores += _softmax(relevance).tolist()
     return predictions, scores

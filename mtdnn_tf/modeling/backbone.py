@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from mtdnn_tf.modeling.inference import EncoderInference
 
 Outputs = dict[str, Any]
+
+
+class Depth(NamedTuple):
+    """Where a layer of an encoder is, for its learning rate."""
+
+    layers_above: int  # Transformer layers between it and the heads
+    is_embedding: bool = False
+
+
 StandIn = Callable[[Mapping[str, Any], Any], Outputs]
 
 
@@ -117,6 +126,17 @@ class EncoderBackbone:
         """Return what a token of a task's own starts from, `[d] float32`: the embedding of [CLS], or a random vector."""
         raise NotImplementedError
 
+    def depths(self) -> list[tuple[keras.layers.Layer, Depth]]:
+        """Return all layers that hold weights, embeddings first, each with its depth."""
+        below, above = self.layers_around()
+        count = len(self.transformer_layers)
+        transformer = [(layer, Depth(count - 1 - index)) for index, layer in enumerate(self.transformer_layers)]
+        return [*below, *transformer, *((layer, Depth(0)) for layer in above)]
+
+    def layers_around(self) -> tuple[list[tuple[keras.layers.Layer, Depth]], list[keras.layers.Layer]]:
+        """Return the layers with weights below the Transformer layers, with their depth, and those above."""
+        raise NotImplementedError
+
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.
 
@@ -129,6 +149,25 @@ class EncoderBackbone:
 def segment_rows(segment_ids: Any, num_segments: int) -> Any:
     """Return the row of the segment table at each position: row 0 for both texts where an encoder knows one type of segment."""
     return ops.zeros_like(segment_ids) if num_segments == 1 else segment_ids
+
+
+class Float32Dropout(keras.layers.Dropout):
+    """Dropout whose random numbers and scale are float32 whatever its input: TensorFlow rounds both, and the rate, to the input's type."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the input, dropped and scaled, in its own type."""
+        if not training or self.rate == 0:
+            return inputs
+        ones = ops.ones(ops.shape(inputs), "float32")
+        mask = keras.random.dropout(ones, self.rate, self.noise_shape, self.seed_generator)
+        return ops.cast(ops.cast(inputs, "float32") * mask, inputs.dtype)
+
+
+def draw_dropout_in_float32(model: keras.Model) -> None:
+    """Let all dropout layers of a model draw in float32; KerasHub's layers make their own."""
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.Dropout and layer.compute_dtype != "float32":
+            layer.__class__ = Float32Dropout
 
 
 def put_first(first_tokens: Any, x: Any, padding_mask: Any) -> tuple[Any, Any]:

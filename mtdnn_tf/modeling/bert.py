@@ -11,7 +11,14 @@ import numpy as np
 from keras import ops
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, segment_rows, shares_among_first
+from mtdnn_tf.modeling.backbone import (
+    Depth,
+    EncoderBackbone,
+    Outputs,
+    put_first,
+    segment_rows,
+    shares_among_first,
+)
 from mtdnn_tf.modeling.fused import FusedBert
 from mtdnn_tf.modeling.inference import BertInference
 from mtdnn_tf.modeling.weights import Weights
@@ -105,6 +112,11 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
         normalised: np.ndarray = ops.convert_to_numpy(self.embeddings_layer_norm(total[None]))[0].astype(np.float32)
         return normalised
 
+    def layers_around(self) -> tuple[list[tuple[keras.layers.Layer, Depth]], list[keras.layers.Layer]]:
+        """See `EncoderBackbone`; the norm of the embeddings counts among them."""
+        embeddings = (self.token_embedding, self.position_embedding, self.segment_embedding, self.embeddings_layer_norm)
+        return [(layer, Depth(self.num_layers, is_embedding=True)) for layer in embeddings], [self.pooled_dense]
+
     def freeze(self, layers: int) -> None:
         """Keep the embeddings and so many layers, counted from below, as they are; 0: everything is trained.
 
@@ -113,8 +125,7 @@ class BertEncoder(EncoderBackbone, keras_hub.models.BertBackbone):
         """
         if layers > self.num_layers:
             raise UserError(f"model.freeze_layers: the encoder has {self.num_layers} layers; received {layers}")
-        embeddings = (self.token_embedding, self.position_embedding, self.segment_embedding, self.embeddings_layer_norm)
-        for layer in embeddings:
+        for layer, _ in self.layers_around()[0]:
             layer.trainable = layers == 0
         for index, layer in enumerate(self.transformer_layers):
             layer.trainable = index >= layers

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import keras_hub
+import tensorflow as tf
 from absl import logging
 
+from mtdnn_tf.config import EncoderConfig, ExperimentConfig, RuntimeConfig
 from mtdnn_tf.data.text import Tokenizer
+from mtdnn_tf.data.words import vocabulary_of_tasks
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.modeling.bert import draw_weights, seed_dropout
 from mtdnn_tf.modeling.directories import DIRECTORY_FORMS, Loaded, build_backbone, load_directory
 from mtdnn_tf.modeling.source_settings import parse_settings
-from mtdnn_tf.modeling.word_encoders import WORDS, load_words
+from mtdnn_tf.modeling.word_encoders import WORDS, load_words, words_settings
 from mtdnn_tf.seeds import derive_seed
+from mtdnn_tf.tasks import load_tasks
 
 FORMS = (
     "a directory (Hugging Face layout, KerasHub preset or original BERT checkpoint)",
@@ -91,19 +95,33 @@ class Encoder:
 
 
 def load_encoder(
-    source: str, *, dropout: float = 0.1, seed: int | None = None, vocabulary: Sequence[str] | None = None
+    source: str,
+    *,
+    config: ExperimentConfig | None = None,
+    dropout: float | None = None,
+    seed: int | None = None,
+    vocabulary: Sequence[str] | None = None,
 ) -> Encoder:
     """Load an encoder and its tokenizer.
 
     Args:
         source: one of `FORMS`. A directory that exists is taken before a preset of the same name.
+        config: of the run that it is for: dropout, seed and vocabulary are taken from it where they are left out, and the encoder is
+            set up as the command `train` does (`prepare_encoder`). None: dropout 0.1, and layer by layer.
         dropout: the rate of every dropout in the encoder, attention's too.
         seed: makes the dropout masks, and a pooler that the weights lack, a function of this number alone.
         vocabulary: of a source `words://`, in place of the file that it names.
 
     Raises:
-        UserError: the source is unknown, incomplete, damaged or no BERT, or can't be downloaded.
+        UserError: the source is unknown, incomplete, damaged or no BERT, or can't be downloaded; or it does not suit the configuration.
     """
+    if dropout is None:
+        dropout = (config.encoder if config else EncoderConfig()).dropout
+    if seed is None and config is not None:
+        seed = config.training.seed
+    words = words_settings(source)
+    if words is not None and vocabulary is None and config is not None and not words["vocab"]:
+        vocabulary = vocabulary_of_tasks(load_tasks(config), words["min_count"])
     if not 0 <= dropout < 1:
         raise UserError(f"encoder.dropout: must be at least 0 and below 1. Received: {dropout}")
     of_run = vocabulary is not None and source.startswith(WORDS)
@@ -119,7 +137,50 @@ def load_encoder(
         seed_dropout(loaded.backbone, seed)
         if not loaded.has_pooler:
             draw_weights(loaded.backbone.pooled_dense, derive_seed(seed, "pooler"))
-    return Encoder(loaded.backbone, loaded.tokenizer, source, loaded.has_pooler)
+    encoder = Encoder(loaded.backbone, loaded.tokenizer, source, loaded.has_pooler)
+    if config is not None:
+        prepare_encoder(encoder, config)
+    return encoder
+
+
+def prepare_encoder(encoder: Encoder, config: ExperimentConfig) -> None:
+    """Set up an encoder for a run: which layers are trained, and which pass computes them.
+
+    Raises:
+        UserError: it does not suit the configuration.
+    """
+    if config.data.max_length > encoder.max_positions:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} is more than the {encoder.max_positions} positions of the "
+            f"encoder {config.encoder.source}"
+        )
+    encoder.backbone.freeze(config.model.freeze_layers)
+    encoder.backbone.fused = uses_fused_pass(config.runtime)
+    encoder.backbone.recompute = config.runtime.recompute
+    if config.runtime.recompute and not encoder.backbone.fused:
+        raise UserError(
+            "runtime.recompute: only the fused pass can compute layers again, and this run takes the reference pass "
+            f"(runtime.encoder: {config.runtime.encoder}, runtime.precision: {config.runtime.precision}); set it to false"
+        )
+
+
+def uses_fused_pass(runtime: RuntimeConfig) -> bool:
+    """Return whether training steps take the fused pass: with `auto` on CPUs; on GPUs and TPUs XLA fuses the whole step.
+
+    Raises:
+        UserError: the fused pass is asked for in float16, whose range its padding mask exceeds.
+    """
+    if runtime.precision == "mixed_float16":
+        if runtime.encoder == "fused":
+            raise UserError(
+                "runtime.encoder: 'fused' does not compute in float16; use 'auto' or 'reference' with "
+                "runtime.precision: mixed_float16"
+            )
+        return False
+    if runtime.strategy == "tpu":
+        return False  # it may be on another machine, whose devices are not among this one's
+    accelerators = [device for device in tf.config.list_physical_devices() if device.device_type in ("GPU", "TPU")]
+    return runtime.encoder == "fused" or (runtime.encoder == "auto" and not accelerators)
 
 
 def _load(source: str, dropout: float) -> Loaded:

@@ -12,11 +12,12 @@ from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.modeling.backbone import put_first, segment_rows, without_first
 from mtdnn_tf.modeling.fused_attention import attention
 from mtdnn_tf.modeling.fused_ops import (
+    Dropped,
     bias_activation,
     bias_dropout_residual_norm,
-    dropped_levels,
+    dropped,
     kept,
-    random_bytes,
+    random_integers,
 )
 from mtdnn_tf.modeling.weights import whole
 
@@ -31,7 +32,7 @@ class FusedPass:
         """Take an `EncoderBackbone`, and a seed `[2] int32` that all dropout masks of this pass come from (None: no dropout)."""
         self._backbone = backbone
         self._dtype = tf.as_dtype(backbone.compute_dtype)
-        self._levels = dropped_levels(backbone.dropout)
+        self._dropout = dropped(backbone.dropout)
         self._seed, self._sites = seed, 0
 
     def __call__(self, inputs: Mapping[str, tf.Tensor], first_tokens: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -89,8 +90,8 @@ class FusedPass:
         layers = (part._query_dense, part._key_dense, part._value_dense)
         kernel = tf.concat([self._matrix(layer.kernel, [width, width]) for layer in layers], axis=1)
         biases = tf.concat([self._vector(layer.bias) for layer in layers], axis=0)
-        random = self._bytes(tf.stack([batch, heads, length, length])) if self._levels else self._no_bytes()
-        context = attention(heads, self._levels)(tf.matmul(x, kernel), biases, bias, random)
+        random = self._random(tf.stack([batch, heads, length, length]))
+        context = attention(heads, self._dropout.levels)(tf.matmul(x, kernel), biases, bias, random)
         return tf.matmul(context, self._matrix(part._output_dense.kernel, [width, width]))
 
     def _feedforward(self, inner: Any, outer: Any, x: tf.Tensor) -> tf.Tensor:
@@ -102,19 +103,18 @@ class FusedPass:
 
     def _joined(self, x: tf.Tensor, bias: Any, residual: tf.Tensor, norm: Any, with_sum: bool = False) -> Any:
         """Return norm(residual + dropout(x + bias)), and before it, where asked for, what is normalised."""
-        random = self._bytes(tf.shape(x)) if self._levels else self._no_bytes()
-        join = bias_dropout_residual_norm(norm.epsilon, self._levels, with_sum)
-        return join(x, self._vector(bias), residual, *_scale_and_shift(norm), random)
+        join = bias_dropout_residual_norm(norm.epsilon, self._dropout.levels, with_sum)
+        return join(x, self._vector(bias), residual, *_scale_and_shift(norm), self._random(tf.shape(x)))
 
     def _normalised(self, x: tf.Tensor, norm: Any) -> tf.Tensor:
         nothing = tf.zeros([self._backbone.hidden_dim], self._dtype)
         normalise = bias_dropout_residual_norm(norm.epsilon, 0)
-        return normalise(x, nothing, tf.zeros_like(x), *_scale_and_shift(norm), self._no_bytes())
+        return normalise(x, nothing, tf.zeros_like(x), *_scale_and_shift(norm), tf.zeros([0], tf.uint8))
 
-    def _dropped(self, x: tf.Tensor, levels: int) -> tf.Tensor:
-        if not levels:
+    def _dropped(self, x: tf.Tensor, dropout: Dropped) -> tf.Tensor:
+        if not dropout.levels:
             return x
-        return x * tf.cast(kept(self._bytes(tf.shape(x)), levels), self._dtype)
+        return x * tf.cast(kept(self._random(tf.shape(x), dropout), dropout.levels), self._dtype)
 
     def _matrix(self, variable: Any, shape: list[int] | None = None) -> tf.Tensor:
         value = tf.cast(whole(variable), self._dtype)
@@ -123,12 +123,13 @@ class FusedPass:
     def _vector(self, variable: Any) -> tf.Tensor:
         return tf.reshape(tf.cast(whole(variable), self._dtype), [-1])
 
-    def _bytes(self, shape: tf.Tensor) -> tf.Tensor:
+    def _random(self, shape: tf.Tensor, dropout: Dropped | None = None) -> tf.Tensor:
+        """Return the random numbers that dropout reads, by default that of the layers; none where nothing is dropped."""
+        dropout = dropout or self._dropout
+        if not dropout.levels:
+            return tf.zeros([0], dropout.dtype)
         self._sites += 1
-        return random_bytes(shape, tf.random.experimental.stateless_fold_in(self._seed, self._sites))
-
-    def _no_bytes(self) -> tf.Tensor:
-        return tf.zeros([0], tf.uint8)
+        return random_integers(shape, tf.random.experimental.stateless_fold_in(self._seed, self._sites), dropout.dtype)
 
 
 class FusedBert(FusedPass):
@@ -148,7 +149,7 @@ class FusedBert(FusedPass):
         x, mask = self._normalised(tf.cast(total, self._dtype), backbone.embeddings_layer_norm), inputs["padding_mask"]
         if first_tokens is not None:
             x, mask = self._with_first(first_tokens, x, mask)
-        return self._dropped(x, self._levels), mask
+        return self._dropped(x, self._dropout), mask
 
     def _through_layers(self, x: tf.Tensor, bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         for layer in self._backbone.transformer_layers:
@@ -178,7 +179,7 @@ class FusedWords(FusedPass):
         backbone, mask = self._backbone, inputs["padding_mask"]
         batch, length = tf.unstack(tf.shape(mask))
         vectors = tf.gather(whole(backbone.token_embedding.embeddings), tf.reshape(inputs["token_ids"], [-1]))
-        vectors = self._dropped(tf.cast(vectors, self._dtype), dropped_levels(backbone.embedding_dropout))
+        vectors = self._dropped(tf.cast(vectors, self._dtype), dropped(backbone.embedding_dropout))
         words = tf.matmul(vectors, self._matrix(backbone.embedding_map.kernel))
         # Positions and bias are added as products with ones: their gradients are then summed in float32 (see `fused_ops`).
         places = self._matrix(backbone.learned_positions.position_embeddings)[:length]

@@ -47,8 +47,8 @@ def attention(heads: int, levels: int) -> Callable[..., tf.Tensor]:
     """Return dropout(softmax(query key' / sqrt(width) + bias)) value as a function of projected inputs.
 
     Its arguments: `x [batch length, 3 d]`, the products with the kernels of query, key and value side by side;
-    `bias [3 d]`, theirs; `padding [batch, length] float32`, 0 on tokens, very negative on padding; random bytes
-    `[batch, heads, length, length] uint8` (with `levels` 0: none are read). It returns `[batch length, d]`.
+    `bias [3 d]`, theirs; `padding [batch, length] float32`, 0 on tokens, very negative on padding; random numbers
+    `[batch, heads, length, length]` (with `levels` 0: none are read). It returns `[batch length, d]`.
     """
 
     @kernel

@@ -11,14 +11,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 Gradient = Callable[..., Any]
-_LEVELS = (
-    256  # of a random byte: dropout rates are rounded to multiples of 1/256, and the rest is scaled by what was kept
-)
+_WIDTHS = (tf.uint8, tf.uint16, tf.uint32)  # of random numbers: bytes are the cheapest, and right for most rates
+_CLOSE = 0.02  # a width will do if it is off by this share of the rate, and of what is kept
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -32,29 +31,47 @@ def column_sums(x: tf.Tensor) -> tf.Tensor:
     return tf.matmul(ones, x)[0]
 
 
-def random_bytes(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Return random bytes `shape uint8`, eight of each 64-bit draw (Philox).
+class Dropped(NamedTuple):
+    """Which elements dropout drops: those whose random number, of the type `dtype`, is below `levels`; 0: none."""
+
+    levels: int
+    dtype: tf.DType
+
+
+def dropped(rate: float) -> Dropped:
+    """Return what comes closest to a dropout rate in [0, 1): one of 256 levels for the usual rates, of more for others.
+
+    What is kept is scaled by its own share (`kept`), so that the expectation is right whatever the rounding.
+    """
+    if rate == 0:
+        return Dropped(0, _WIDTHS[0])
+    for dtype in _WIDTHS:
+        levels = min(max(round(rate * (dtype.max + 1)), 1), dtype.max)
+        if abs(levels / (dtype.max + 1) - rate) <= _CLOSE * min(rate, 1 - rate):
+            break
+    return Dropped(levels, dtype)
+
+
+def random_integers(shape: tf.Tensor, seed: tf.Tensor, dtype: tf.DType = tf.uint8) -> tf.Tensor:
+    """Return random whole numbers `shape`, all values of the type alike, several of each 64-bit draw (Philox).
 
     Args:
         shape: `[rank] int32`.
-        seed: `[2] int32`; the bytes are a function of it.
+        seed: `[2] int32`; the numbers are a function of it.
+        dtype: unsigned, of 32 bits at most.
     """
-    count = tf.reduce_prod(shape)
+    count, of_draw = tf.reduce_prod(shape), 8 // dtype.size
     key = tf.bitcast(tf.cast(seed, tf.int32), tf.uint64)[tf.newaxis]
     draws = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[(count + 7) // 8], key=key, counter=tf.zeros([2], tf.uint64), alg=1, dtype=tf.uint64
+        shape=[(count + of_draw - 1) // of_draw], key=key, counter=tf.zeros([2], tf.uint64), alg=1, dtype=tf.uint64
     )
-    return tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint8), [-1])[:count], shape)
-
-
-def dropped_levels(rate: float) -> int:
-    """Return of how many of 256 values of a byte an element is dropped."""
-    return round(rate * _LEVELS)
+    return tf.reshape(tf.reshape(tf.bitcast(draws, dtype), [-1])[:count], shape)
 
 
 def kept(random: tf.Tensor, levels: int) -> tf.Tensor:
     """Return what elements are multiplied by, `float32`: 0, or the inverse of the share that is kept."""
-    return tf.where(random >= tf.constant(levels, tf.uint8), _LEVELS / (_LEVELS - levels), 0.0)
+    values = random.dtype.max + 1
+    return tf.where(random >= tf.constant(levels, random.dtype), values / (values - levels), 0.0)
 
 
 # --- activations ---------------------------------------------------------------------------------------------------------
@@ -126,9 +143,9 @@ def _row_means(x: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def bias_dropout_residual_norm(epsilon: float, levels: int, with_sum: bool = False) -> Callable[..., Any]:
-    """Return LayerNorm(residual + dropout(x + bias)) as a function of x, bias, residual, gamma, beta and random bytes.
+    """Return LayerNorm(residual + dropout(x + bias)) as a function of x, bias, residual, gamma, beta and random numbers.
 
-    x and residual are `[rows, d]`, bias, gamma and beta `[d]`, the bytes `[rows, d] uint8` (with `levels` 0: none are read).
+    x and residual are `[rows, d]`, bias, gamma and beta `[d]`, the numbers `[rows, d]` (with `levels` 0: none are read).
     `with_sum`: the function returns two tensors, what is normalised and then the result.
     """
 

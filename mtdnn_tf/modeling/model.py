@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.config import ModelConfig
+from mtdnn_tf.config import DataConfig, ExperimentConfig, ModelConfig
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.backbone import draw_dropout_in_float32
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.modeling.head import Head
 from mtdnn_tf.modeling.heads import build_head
@@ -22,13 +25,14 @@ from mtdnn_tf.tasks import TaskSpec
 def build_model(
     encoder: Encoder,
     tasks: Sequence[TaskSpec],
-    sharing: str = "stack_cls",
+    sharing: str | None = None,
     *,
-    pooler: str = "pretrained",
-    dropout: float = 0.1,
-    san_steps: int = 5,
-    san_prediction_dropout: float = 0.1,
-    seed: int = 0,
+    config: ExperimentConfig | None = None,
+    pooler: str | None = None,
+    dropout: float | None = None,
+    san_steps: int | None = None,
+    san_prediction_dropout: float | None = None,
+    seed: int | None = None,
 ) -> keras.Model:
     """Build the network of Liu et al. (2019), Figure 1, or one that shares otherwise.
 
@@ -36,6 +40,8 @@ def build_model(
         encoder: shared by all tasks; the model holds its backbone as the layer `encoder`.
         tasks: each becomes an output; those with `head_of` use another task's and get none.
         sharing: of `SHARING_MODES`.
+        config: what the arguments left out are taken from (`model`, `training.seed`), as the command `train` does; None: the defaults
+            of `ModelConfig`, and seed 0.
         pooler: what linear heads see: `pretrained` (the encoder's tanh pooler) or `none` (the [CLS] position itself). The mean of
             `stack_pooling` takes no part of it.
         dropout: of heads whose task names none.
@@ -50,18 +56,30 @@ def build_model(
     Raises:
         UserError: an unknown name, two tasks of one name, a head that does not suit its task, or no task at all.
     """
-    check_sharing(sharing, pooler)
+    given = {
+        "sharing": sharing,
+        "pooler": pooler,
+        "dropout": dropout,
+        "san_steps": san_steps,
+        "san_prediction_dropout": san_prediction_dropout,
+    }
+    set_here: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = replace(config.model if config else ModelConfig(), **set_here)
+    if seed is None:
+        seed = config.training.seed if config else 0
+    check_sharing(options.sharing, options.pooler)
     owners = [task for task in tasks if task.head_of is None]
     names = [task.name for task in owners]
     if not names or len(set(names)) < len(names):
         raise UserError(f"tasks: needs one or more tasks of different names, received {', '.join(names) or 'none'}")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
-    views = SHARING_MODES[sharing](
+    draw_dropout_in_float32(encoder.backbone)
+    views = SHARING_MODES[options.sharing](
         Sharing(
             encoder.backbone,
             dict(inputs),
             names,
-            pooler,
+            options.pooler,
             lambda owner: _initial_token(encoder, owner, seed),
         )
     )
@@ -69,13 +87,15 @@ def build_model(
     for task in owners:
         head = build_head(
             task,
-            dropout=dropout,
-            san_steps=san_steps,
-            san_prediction_dropout=san_prediction_dropout,
+            dropout=options.dropout,
+            san_steps=options.san_steps,
+            san_prediction_dropout=options.san_prediction_dropout,
             width=encoder.backbone.intermediate_dim,
             seed=seed,
         )
         head.attach(encoder.backbone)
+        if task.name in ("encoder", *inputs, *head.extra_inputs):
+            raise UserError(f"tasks.{task.name}: this name is taken by a part of the model; choose another")
         extra = {
             name: keras.Input((None,), dtype="int32", name=name) for name in head.extra_inputs if name not in inputs
         }
@@ -103,20 +123,14 @@ def restart_first_tokens(model: keras.Model, encoder: Encoder, kept: Collection[
             token.embedding.assign(_initial_token(encoder, token.owner, seed))
 
 
-def build_model_from_config(
-    encoder: Encoder, tasks: Sequence[TaskSpec], config: ModelConfig, seed: int = 0
-) -> keras.Model:
-    """Build the model that the section `model` of a configuration describes; see `build_model`."""
-    return build_model(
-        encoder,
-        tasks,
-        config.sharing,
-        pooler=config.pooler,
-        dropout=config.dropout,
-        san_steps=config.san_steps,
-        san_prediction_dropout=config.san_prediction_dropout,
-        seed=seed,
-    )
+def remember_length(model: keras.Model, max_length: int) -> None:
+    """Let a model know the length in tokens that the texts it is trained on are cut to."""
+    model.trained_length = max_length
+
+
+def trained_length(model: keras.Model, encoder: Encoder) -> int:
+    """Return the length in tokens to cut texts at: as in training; of a model that was not trained here 128, or what the encoder takes."""
+    return getattr(model, "trained_length", None) or min(DataConfig.max_length, encoder.max_positions)
 
 
 def input_spec(model: keras.Model) -> dict[str, tf.TensorSpec]:

@@ -65,14 +65,61 @@ class TaskToken(keras.layers.Layer):
         return ops.broadcast_to(self.embedding, (ops.shape(token_ids)[0], 1, self.embedding.shape[0]))
 
 
-POOLERS: dict[str, Callable[[Outputs, int | None], Any]] = {
+class TokenColumn(keras.layers.Layer):
+    """One column of a sequence. As all steps between encoder and heads it is a layer of its own, with a name that no task has.
+
+    Keras calls the layers of plain operations `sum`, `cast` or `concatenate`, which tasks may be called.
+    """
+
+    def __init__(self, column: int, owner: str) -> None:
+        """Take the column, and the task that reads it, or `CLS`."""
+        super().__init__(name=f"{owner}-column", autocast=False)
+        self.column = column
+
+    def call(self, sequence: Any) -> Any:
+        """Return `[batch, d]` of `[batch, length, d]`."""
+        return sequence[:, self.column]
+
+
+class MeanOfTokens(keras.layers.Layer):
+    """The mean over the real tokens from a column on, in float32."""
+
+    def __init__(self, start: int) -> None:
+        """Take the first column."""
+        super().__init__(name="mean-of-tokens", autocast=False)
+        self.start = start
+
+    def call(self, sequence: Any, padding_mask: Any) -> tuple[Any, Any]:
+        """Return the sequence `[batch, length, d] float32` and its mean `[batch, d]`; the mask is `[batch, length] int32`."""
+        sequence = ops.cast(sequence, "float32")
+        real = ops.cast(padding_mask, "float32")[:, self.start :, None]
+        total = ops.sum(sequence[:, self.start :] * real, axis=1)
+        return sequence, total / ops.maximum(ops.sum(real, axis=1), 1.0)
+
+
+class OwnTokenFirst(keras.layers.Layer):
+    """A sequence that begins with the tokens of several tasks, as one of them reads it: its own token, then the words."""
+
+    def __init__(self, column: int, count: int, owner: str) -> None:
+        """Take the column of the task's token, the number of tokens, and the task."""
+        super().__init__(name=f"{owner}-sequence", autocast=False)
+        self.column, self.count = column, count
+
+    def call(self, sequence: Any) -> Any:
+        """Return `[batch, 1 + length, d]` of `[batch, count + length, d]`."""
+        own = sequence[:, self.column : self.column + 1]
+        return ops.concatenate([own, sequence[:, self.count :]], axis=1)
+
+
+POOLERS: dict[str, Callable[[Outputs, int | None, str], Any]] = {
     # tanh(W [CLS] + b): the released code
-    "pretrained": lambda outputs, column: (
-        outputs["pooled_output"] if column is None else outputs["pooled_output"][:, column]
+    "pretrained": lambda outputs, column, owner: (
+        outputs["pooled_output"] if column is None else TokenColumn(column, owner)(outputs["pooled_output"])
     ),
-    "none": lambda outputs, column: outputs["sequence_output"][:, column or 0],  # [CLS] itself: the paper's words
+    # [CLS] itself: the paper's words
+    "none": lambda outputs, column, owner: TokenColumn(column or 0, owner)(outputs["sequence_output"]),
 }
-"""From the outputs and the column of a first token (None: [CLS]) to the sentence vector."""
+"""From the outputs, the column of a first token (None: [CLS]) and its owner to the sentence vector."""
 
 
 def stack_cls(sharing: Sharing) -> dict[str, View]:
@@ -81,7 +128,7 @@ def stack_cls(sharing: Sharing) -> dict[str, View]:
         outputs, column = sharing.backbone(sharing.inputs), None
     else:
         outputs, column = sharing.backbone(sharing.inputs, first_tokens=sharing.token(CLS)), 0
-    view = View(outputs["sequence_output"], POOLERS[sharing.pooler](outputs, column))
+    view = View(outputs["sequence_output"], POOLERS[sharing.pooler](outputs, column, CLS))
     return dict.fromkeys(sharing.tasks, view)
 
 
@@ -90,11 +137,8 @@ def stack_pooling(sharing: Sharing) -> dict[str, View]:
 
     Of an encoder without [CLS], column 0 is no token. The pooler has no part in it.
     """
-    sequence = ops.cast(sharing.backbone(sharing.inputs)["sequence_output"], "float32")
-    real = ops.cast(sharing.inputs["padding_mask"], "float32")[..., None]
-    start = 0 if sharing.backbone.has_cls else 1
-    total = ops.sum(sequence[:, start:] * real[:, start:], axis=1)
-    vector = total / ops.maximum(ops.sum(real[:, start:], axis=1), 1.0)
+    mean = MeanOfTokens(0 if sharing.backbone.has_cls else 1)
+    sequence, vector = mean(sharing.backbone(sharing.inputs)["sequence_output"], sharing.inputs["padding_mask"])
     return dict.fromkeys(sharing.tasks, View(sequence, vector))
 
 
@@ -103,7 +147,7 @@ def layerwise_implicit(sharing: Sharing) -> dict[str, View]:
     views = {}
     for name in sharing.tasks:
         outputs = sharing.backbone(sharing.inputs, first_tokens=sharing.token(name))
-        views[name] = View(outputs["sequence_output"], POOLERS[sharing.pooler](outputs, 0))
+        views[name] = View(outputs["sequence_output"], POOLERS[sharing.pooler](outputs, 0, name))
     return views
 
 
@@ -111,14 +155,12 @@ def layerwise_explicit(sharing: Sharing) -> dict[str, View]:
     """Put all tasks' tokens in the place of [CLS]: one pass; a task reads its own column, and attends to the others' below."""
     count = len(sharing.tasks)
     tokens = [sharing.token(name) for name in sharing.tasks]
-    together = ops.concatenate(tokens, axis=1) if count > 1 else tokens[0]
-    outputs = sharing.backbone(sharing.inputs, first_tokens=together)
-    sequence = outputs["sequence_output"]
-    words = sequence[:, count:]
+    joined = keras.layers.Concatenate(axis=1, name="task-tokens", autocast=False)
+    outputs = sharing.backbone(sharing.inputs, first_tokens=joined(tokens) if count > 1 else tokens[0])
     return {
         name: View(
-            ops.concatenate([sequence[:, column : column + 1], words], axis=1),
-            POOLERS[sharing.pooler](outputs, column),
+            OwnTokenFirst(column, count, name)(outputs["sequence_output"]),
+            POOLERS[sharing.pooler](outputs, column, name),
         )
         for column, name in enumerate(sharing.tasks)
     }

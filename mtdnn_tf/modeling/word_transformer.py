@@ -16,7 +16,7 @@ from keras import ops
 
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.modeling.backbone import EncoderBackbone, Outputs, put_first, shares_among_first, without_first
+from mtdnn_tf.modeling.backbone import Depth, EncoderBackbone, Outputs, put_first, shares_among_first, without_first
 from mtdnn_tf.modeling.fused import FusedWords
 from mtdnn_tf.modeling.inference import WordInference
 from mtdnn_tf.modeling.weights import Weights
@@ -174,11 +174,17 @@ class WordTransformer(EncoderBackbone, keras.Model):
         drawn: np.ndarray = ops.convert_to_numpy(normal(seed)((self.hidden_dim,))).astype(np.float32)
         return drawn
 
+    def layers_around(self) -> tuple[list[tuple[keras.layers.Layer, Depth]], list[keras.layers.Layer]]:
+        """See `EncoderBackbone`; of the layers below, the word vectors alone are embeddings."""
+        below = [(self.token_embedding, Depth(self.num_layers, is_embedding=True))]
+        below += [(layer, Depth(self.num_layers)) for layer in (self.embedding_map, self.learned_positions)]
+        return below, [self.final_norm]
+
     def freeze(self, layers: int) -> None:
         """See `EncoderBackbone`."""
         if layers > self.num_layers:
             raise UserError(f"model.freeze_layers: the encoder has {self.num_layers} layers; received {layers}")
-        for layer in (self.token_embedding, self.embedding_map, self.learned_positions):
+        for layer, _ in self.layers_around()[0]:
             layer.trainable = layers == 0
         for index, layer in enumerate(self.transformer_layers):
             layer.trainable = index >= layers

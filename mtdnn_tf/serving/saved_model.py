@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mtdnn_tf.config import EXPORT_KINDS, DataConfig, config_hash
+from mtdnn_tf.config import EXPORT_KINDS, DataConfig, ExperimentConfig, ExportConfig, config_hash
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.evaluation.model_card import exported_model_card
 from mtdnn_tf.evaluation.runs import Run, refuse_pretraining
 from mtdnn_tf.modeling.encoders import Encoder
+from mtdnn_tf.modeling.model import trained_length
 from mtdnn_tf.run_files import CARD_FILE
 from mtdnn_tf.serving.check import check_saved_model
 from mtdnn_tf.serving.fingerprint import fingerprint, write_fingerprint
@@ -58,11 +59,10 @@ def export_run(
         run.encoder,
         output_dir,
         kind,
+        config=run.config,
         weights=weights,
         freeze=freeze,
-        max_length=run.config.data.max_length,
-        buckets=run.config.data.buckets,
-        metadata={"configuration": config_hash(run.config), "run": run.name},
+        metadata={"run": run.name},
         model_card=lambda facts: exported_model_card(run, facts),
         check=check,
     )
@@ -73,12 +73,13 @@ def export_saved_model(
     tasks: Sequence[TaskSpec],
     encoder: Encoder,
     output_dir: str | Path,
-    kind: str = "text",
+    kind: str | None = None,
     *,
-    weights: str = "float32",
-    freeze: bool = False,
-    max_length: int = 128,
-    buckets: Sequence[int] = DataConfig.buckets,
+    config: ExperimentConfig | None = None,
+    weights: str | None = None,
+    freeze: bool | None = None,
+    max_length: int | None = None,
+    buckets: Sequence[int] | None = None,
     metadata: Mapping[str, Any] | None = None,
     model_card: CardWriter | None = None,
     check: bool = False,
@@ -90,12 +91,15 @@ def export_saved_model(
         tasks: its tasks; those that borrow a head are answered through the lender's signature and get none.
         encoder: whose tokenizer goes into text models.
         output_dir: the model's folder, as TensorFlow Serving's `base_path`.
+        config: of the run: arguments left out are taken from it, as the command `export` does (`export`, `data`; its hash goes into the
+            metadata). None: the defaults.
         kind: `text` takes strings (needs tensorflow-text's ops where it is loaded); `ids` takes token ids and loads anywhere.
         weights: how the encoder's kernels and embeddings are stored: `float32`; `bfloat16` halves them, and products are
             computed in it; `int8` quarters them, and is for size, not speed. Heads, inputs and outputs are as ever.
         freeze: whether the encoder's kernels are constants of the graph instead of variables: with bfloat16, single texts are
             answered sooner, and each signature in use takes their memory several times more.
-        max_length: tokens; longer texts are cut as in training.
+        max_length: tokens; longer texts are cut. Left out: as in training, whether here (`MultiTaskTrainer.fit`) or by `config`; of a
+            model that neither tells, 128, or the encoder's positions where these are fewer.
         buckets: lengths in tokens that warm-up requests have; those over `max_length` become that.
         metadata: further keys for the metadata that travel inside.
         model_card: returns the text of `assets.extra/MODEL_CARD.md`, given what is known of the export by name.
@@ -109,6 +113,14 @@ def export_saved_model(
         UserError: unknown kind or weights, kernels too large for a graph, more tokens than the encoder has positions,
             `output_dir` is a file, the disk is full, or the check failed: nothing is published then.
     """
+    defaults, data = (config.export, config.data) if config else (ExportConfig(), None)
+    kind, weights = kind or defaults.kind, weights or defaults.weights
+    freeze = defaults.freeze if freeze is None else freeze
+    buckets = buckets or (data or DataConfig()).buckets
+    if max_length is None:
+        max_length = data.max_length if data else trained_length(model, encoder)
+    if config is not None:
+        metadata = {"configuration": config_hash(config), **(metadata or {})}
     if kind not in EXPORT_KINDS:
         raise UserError(unknown_name("--kind", "kind of SavedModel", kind, EXPORT_KINDS))
     if weights not in WEIGHT_FORMATS:

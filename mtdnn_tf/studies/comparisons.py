@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.evaluation.metrics import METRICS, Predictions
+from mtdnn_tf.evaluation.metrics import METRICS, Predictions, query_scores
 from mtdnn_tf.evaluation.significance import (
     Bootstrap,
     McNemar,
@@ -173,7 +173,7 @@ def resampled_score(spec: TaskSpec, predictions: Predictions) -> Callable[[np.nd
     if predictions.groups is None:
         return lambda rows: metric(Predictions(predictions.logits[rows], predictions.labels[rows]))
     # Metrics of ranking are means over queries with a relevant candidate.
-    values = np.array([metric(_only(predictions, query)) for query in _answerable(predictions)])
+    values = query_scores(spec.main_metric, predictions)
     return lambda queries: float(values[queries].mean())
 
 
@@ -184,12 +184,6 @@ def _units(spec: TaskSpec, predictions: Predictions) -> int:
 def _answerable(predictions: Predictions) -> np.ndarray:
     assert predictions.groups is not None
     return np.unique(predictions.groups[predictions.labels > 0])
-
-
-def _only(predictions: Predictions, query: int) -> Predictions:
-    assert predictions.groups is not None
-    rows = predictions.groups == query
-    return Predictions(predictions.logits[rows], predictions.labels[rows], predictions.groups[rows])
 
 
 def read_predictions(result: Result, split: str) -> Predictions | None:

@@ -9,22 +9,30 @@ import keras
 import tensorflow as tf
 
 
-class WeightAverage:
-    """The average of all trainable weights over the updates so far: after update n, a += (1 - decay) (w - a).
+def horizon(decay: float, updates: int) -> float:
+    """Return over about how many of the last updates an average looks back after so many of them."""
+    return min(1.0 / (1.0 - decay), (10 + updates) / 9)
 
-    It starts as the weights of the start, so that after n updates a = decay^n w_0 + (1 - decay) sum_k decay^(n - k) w_k: it looks
-    back over about 1 / (1 - decay) updates. Every weight's average moves at every update, also that of heads which the update's
-    task does not use: encoder and heads are then averaged over the same span of the run, and where the weights rest, the
-    average comes to rest with them.
+
+class WeightAverage:
+    """The average of all trainable weights over the updates so far: after update n, a += (1 - d_n) (w - a).
+
+    d_n = min(decay, (1 + n) / (10 + n)) for n from 1: with the decay alone, the weights of the start, random heads included, would
+    still count decay^n, most of the average of a short run. It starts as the weights of the start, of which d_1 d_2 ... d_n is left
+    (0.001 after 6 updates). It looks back over about `horizon` updates. Every weight's average moves at every update, also that
+    of heads which the update's task does not use: encoder and heads are then averaged over the same span of the run, and where
+    the weights rest, the average comes to rest with them.
+
+    n is the optimizer's own count of updates: it is in every checkpoint, and leaves out what a loss scale left out.
 
     Costs one more copy of the trainable weights in memory (4 bytes a weight), and one in each checkpoint.
     """
 
-    def __init__(self, variables: Sequence[keras.Variable], decay: float) -> None:
-        """Take the model's trainable variables, and by how much the average stays at an update, in [0, 1)."""
+    def __init__(self, variables: Sequence[keras.Variable], decay: float, updates: keras.Variable) -> None:
+        """Take the model's trainable variables, the largest decay, in [0, 1), and the optimizer's `iterations`."""
         self._weights: list[tf.Variable] = [variable.value for variable in variables]
         self._averages = [tf.Variable(weight, trainable=False) for weight in self._weights]
-        self._decay = decay
+        self._decay, self._updates = decay, updates.value
         self._compiled = tf.function(self._move)
 
     def reset(self) -> None:
@@ -33,12 +41,14 @@ class WeightAverage:
             average.assign(weight)
 
     def update(self) -> None:
-        """Move the average after an update of the weights."""
+        """Move the average after an update of the weights, which the optimizer has counted."""
         self._compiled()
 
     def _move(self) -> None:
+        count = tf.cast(self._updates, tf.float32)
+        share = 1.0 - tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
         for weight, average in zip(self._weights, self._averages, strict=True):
-            average.assign_add((1.0 - self._decay) * (weight - average))
+            average.assign_add(share * (weight - average))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

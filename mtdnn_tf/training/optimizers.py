@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.backbone import EncoderBackbone
 from mtdnn_tf.training.rates import WarmupSchedule, rate_factors
 
+Factors = Callable[[Sequence[keras.Variable], EncoderBackbone], Sequence[float]]
 Moved = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # a variable's value and its two slots
 
 BETA_1, BETA_2 = 0.9, 0.999
@@ -24,6 +26,9 @@ class Rule(keras.optimizers.Optimizer):
     """What all rules share: two slots and a count of updates for each variable, its share of the learning rate, and its decay.
 
     Keras' own rules correct their bias by the steps of the run; a head that is rarely trained would be treated as old.
+
+    Where a gradient is NaN, weights and slots stay as they are: so a step that is not finite says that it must not be applied. On
+    several devices no condition can stand around `apply`, which leaves the replicas' context.
     """
 
     slots: ClassVar[tuple[str, str]] = ("mean", "maximum")
@@ -33,7 +38,7 @@ class Rule(keras.optimizers.Optimizer):
         learning_rate: Any,
         weight_decay: float = 0.01,
         decay_all: bool = True,
-        factors: Callable[[Sequence[str]], Sequence[float]] | None = None,
+        factors: Factors | None = None,
     ) -> None:
         """Set up the rule.
 
@@ -41,33 +46,49 @@ class Rule(keras.optimizers.Optimizer):
             learning_rate: a number or a schedule.
             weight_decay: each rule says where it enters.
             decay_all: whether biases and normalisation decay too.
-            factors: from the variables' paths to what their learning rates are multiplied by; None: 1.
+            factors: from variables and encoder to what each one's learning rate is multiplied by; None: 1.
         """
         # Keras' own weight_decay stays off.
         super().__init__(learning_rate=learning_rate, name=type(self).__name__.lower())
         self.decay, self.decay_all = weight_decay, decay_all
+        self.schedule = learning_rate
         self._factors_of = factors
+        self._encoder: Callable[[], EncoderBackbone | None] = lambda: None
         self.fused = False  # whether large variables are updated by one compiled kernel each: for CPUs
         self._kernel = tf.function(self._scaled, jit_compile=True, autograph=False)
         self._scale = tf.constant(1.0)
+
+    def place(self, encoder: EncoderBackbone) -> None:
+        """Take the encoder by whose layers learning rates differ; before `build`."""
+        self._encoder = lambda: encoder  # a function: Keras would track the layers of what it sees
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the slots of all variables."""
         if self.built:
             return
+        factors = self._build_factors(variables)
         super().build(variables)
         self._first, self._second = self.add_optimizer_variables(variables, list(self.slots))
         self._updates = [
             self.add_variable(shape=(), dtype="float32", name=f"{variable.path.replace('/', '_')}_updates")
             for variable in variables
         ]
-        paths = [variable.path for variable in variables]
-        self._factors = list(self._factors_of(paths)) if self._factors_of else [1.0] * len(paths)
+        self._factors = factors
         self._decays = [self.decay if self.decays(variable) else 0.0 for variable in variables]
+
+    def _build_factors(self, variables: Sequence[keras.Variable]) -> list[float]:
+        if self._factors_of is None:
+            return [1.0] * len(variables)
+        encoder = self._encoder()
+        if encoder is None:
+            raise UserError(
+                "optimizer: layer_decay, embedding_rate and head_rate depend on the encoder; give it by `place` before `build`"
+            )
+        return list(self._factors_of(variables, encoder))
 
     def decays(self, variable: keras.Variable) -> bool:
         """Return whether weight decay applies to the variable."""
-        return self.decay_all or variable.path.rsplit("/", 1)[-1] not in NOT_DECAYED
+        return self.decay_all or variable.name not in NOT_DECAYED
 
     def apply_scaled(
         self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], scale: tf.Tensor
@@ -87,7 +108,9 @@ class Rule(keras.optimizers.Optimizer):
         """Apply one update to one variable."""
         index = self._get_variable_index(variable)
         updates, first, second = self._updates[index], self._first[index], self._second[index]
-        updates.assign_add(1.0)
+        gradient = tf.convert_to_tensor(gradient)
+        first_element = tf.reshape(gradient, [-1])[0] * self._scale
+        updates.assign_add(tf.where(tf.math.is_nan(first_element), 0.0, 1.0))
         rate, decay = learning_rate * self._factors[index], tf.constant(self._decays[index])
         move = self._kernel if self.fused and math.prod(variable.shape) >= _LARGE else self._scaled
         arguments = (self._scale, variable, gradient, first, second, rate, decay, updates)
@@ -96,8 +119,22 @@ class Rule(keras.optimizers.Optimizer):
         first.assign(slots[0])
         second.assign(slots[1])
 
-    def _scaled(self, scale: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor, *others: tf.Tensor) -> Moved:
-        return self._moved(value, gradient * scale, *others)
+    def _scaled(
+        self,
+        scale: tf.Tensor,
+        value: tf.Tensor,
+        gradient: tf.Tensor,
+        first: tf.Tensor,
+        second: tf.Tensor,
+        *others: tf.Tensor,
+    ) -> Moved:
+        gradient *= scale
+        moved = self._moved(value, gradient, first, second, *others)
+        lost = tf.math.is_nan(gradient)
+        value, first, second = (
+            tf.where(lost, old, new) for old, new in zip((value, first, second), moved, strict=True)
+        )
+        return value, first, second
 
     def _moved(
         self,
@@ -222,7 +259,12 @@ RULES: dict[str, Callable[[OptimizerConfig], tuple[type[Rule], bool]]] = {
 
 
 def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a run of `total_steps` steps; clipping is the trainer's.
+    """Return the optimizer of a run; clipping is the trainer's.
+
+    Args:
+        config: the section `optimizer`.
+        total_steps: updates of the whole run, all epochs together: `mixture.total_updates`. The learning rate follows its schedule
+            over so many; `MultiTaskTrainer.fit` refuses to train beyond its end.
 
     Raises:
         UserError: the optimizer or the schedule is unknown, or an option that has no effect on it is set.
@@ -233,11 +275,12 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimize
         raise UserError(f"optimizer.bias_correction: {config.name} always corrects; the choice is adamax's")
     schedule = WarmupSchedule(config.learning_rate, total_steps, config.warmup, config.schedule, config.power)
     rule, decay_all = RULES[config.name](config)
+    has_factors = (config.layer_decay, config.embedding_rate, config.head_rate) != (1.0, 1.0, 1.0)
     return rule(
         schedule,
         weight_decay=0.0 if config.name == "adam" else config.weight_decay,
         decay_all=decay_all if config.decay_all is None else config.decay_all,
-        factors=lambda paths: rate_factors(paths, config),
+        factors=(lambda variables, encoder: rate_factors(variables, encoder, config)) if has_factors else None,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError, unknown_name
+from mtdnn_tf.modeling.backbone import EncoderBackbone
 
 Descent = Callable[[tf.Tensor, float, float], tf.Tensor]  # x after the warm-up, warmup, power -> share of the peak
 
@@ -86,35 +86,20 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-_LAYER = re.compile(r"transformer_layer_(\d+)/")
-_EMBEDDINGS = ("token_embedding/", "position_embedding/", "segment_embedding/", "embeddings_layer_norm/")
-_BELOW_LAYERS = (
-    "embedding_map/",
-    "learned_positions/",
-)  # of encoders on words, whose word vectors alone are embeddings
-_ABOVE_LAYERS = ("pooled_dense/", "final_norm/")
-
-
-def rate_factors(paths: Sequence[str], config: OptimizerConfig) -> list[float]:
+def rate_factors(variables: Sequence[keras.Variable], encoder: EncoderBackbone, config: OptimizerConfig) -> list[float]:
     """Return what the learning rate of each variable is multiplied by.
 
     With `layer_decay` r and N layers: r^(N - i) in layer i from 1, r^N and `embedding_rate` in the embeddings, 1 in the pooler;
-    `head_rate` in heads and task tokens (layer-wise decay: Clark et al. 2020, ELECTRA).
+    `head_rate` in heads and task tokens, which is what does not belong to the encoder (layer-wise decay: Clark et al. 2020, ELECTRA).
 
     Args:
-        paths: of the variables, as Keras gives them.
+        variables: of a model of `build_model`.
+        encoder: the model's.
         config: the section `optimizer`.
     """
-    layers = 1 + max((int(match[1]) for match in map(_LAYER.search, paths) if match), default=-1)
-    return [_factor(path, layers, config) for path in paths]
-
-
-def _factor(path: str, layers: int, config: OptimizerConfig) -> float:
-    layer = _LAYER.search(path)
-    if layer:
-        return config.layer_decay ** (layers - 1 - int(layer[1]))
-    if path.startswith(_EMBEDDINGS):
-        return config.layer_decay**layers * config.embedding_rate
-    if path.startswith(_BELOW_LAYERS):
-        return config.layer_decay**layers
-    return 1.0 if path.startswith(_ABOVE_LAYERS) else config.head_rate
+    factors = {
+        id(variable): config.layer_decay**depth.layers_above * (config.embedding_rate if depth.is_embedding else 1.0)
+        for layer, depth in encoder.depths()
+        for variable in layer.weights
+    }
+    return [factors.get(id(variable), config.head_rate) for variable in variables]

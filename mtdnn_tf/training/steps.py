@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,10 +31,16 @@ class StepResult(NamedTuple):
     shared_norm: float  # norm of the unweighted gradient at the last layer that all tasks share
     loss_scale: float = 1.0  # that the step was taken with
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the update was applied: its loss and gradient norm are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
 
 class Steps:
     """The steps of a model's tasks, each traced when it is first needed.
 
+    An update whose losses or gradients are not finite is not applied: weights, slots and counts of updates stay as they are.
     Variables that a batch's task does not use (other heads, the pooler under a SAN head) get no gradient and do not move.
     """
 
@@ -46,10 +53,7 @@ class Steps:
         distribution: Distribution,
         loss_scale: LossScale | None = None,
     ) -> None:
-        """Take the model, the tasks with a head of their own, the built optimizer, the largest gradient norm (0: any), devices.
-
-        With a loss scale, an update whose losses or gradients are not finite is left out.
-        """
+        """Take the model, the tasks with a head of their own, the built optimizer, the largest gradient norm (0: any), devices."""
         self._distribution = distribution
         self._model, self._tasks, self._optimizer, self._clip_norm = model, tasks, optimizer, clip_norm
         self._loss_scale = loss_scale
@@ -66,7 +70,9 @@ class Steps:
         self._check(name)
         if name not in self._updates:
             self._updates[name] = self._build_update(name)
-        return StepResult(*(float(value) for value in self._updates[name](batch, weight)))
+        result = StepResult(*(float(value) for value in self._updates[name](batch, weight)))
+        self._uncount_if_lost(result)
+        return result
 
     def update_together(
         self, group: Sequence[tuple[str, Batch, float]], random: np.random.Generator | None = None
@@ -93,7 +99,10 @@ class Steps:
             for variable, gradient in zip(self._variables[name], gradients, strict=True):
                 of_task[id(variable)] = of_task[id(variable)] + gradient if id(variable) in of_task else gradient
         norm = self._apply(by_task, [loss for loss, _ in losses], random)
-        return [StepResult(loss, norm, shared_norm, scale) for loss, shared_norm in losses]
+        results = [StepResult(loss, norm, shared_norm, scale) for loss, shared_norm in losses]
+        # Of several tasks one may have a bad loss, and no gradient that tells.
+        self._uncount_if_lost(next((result for result in results if not result.is_finite), results[0]))
+        return results
 
     def _check(self, name: str) -> None:
         if name not in self._tasks:
@@ -123,17 +132,32 @@ class Steps:
     def _clip_and_apply(
         self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable], losses: tf.Tensor
     ) -> tf.Tensor:
-        """Update the variables and return the gradients' norm; with a loss scale, only where norm and losses are finite."""
+        """Update the variables, if norm and losses are finite, and return the gradients' norm."""
         scale, norm = clipping_scale(gradients, self._clip_norm)
+        result = tf.concat([tf.reshape(losses, [-1]), [norm]], axis=0)
+        if self._loss_scale is None and isinstance(self._optimizer, Rule):
+            # A rule leaves alone what has no gradient but NaN: that costs no condition, and works on replicas.
+            scale = tf.where(tf.reduce_all(tf.math.is_finite(result)), scale, math.nan)
+            if self._optimizer.fused:
+                self._optimizer.apply_scaled(gradients, variables, scale)
+            else:
+                self._optimizer.apply([gradient * scale for gradient in gradients], variables)
+            return norm
+        clipped = [gradient * scale for gradient in gradients]
         if self._loss_scale is not None:
-            result = tf.concat([tf.reshape(losses, [-1]), [norm]], axis=0)
-            clipped = [gradient * scale for gradient in gradients]
             self._loss_scale.apply_if_finite(result, lambda: self._optimizer.apply(clipped, variables))
-        elif isinstance(self._optimizer, Rule) and self._optimizer.fused:
-            self._optimizer.apply_scaled(gradients, variables, scale)
         else:
-            self._optimizer.apply([gradient * scale for gradient in gradients], variables)
+            tf.cond(
+                tf.reduce_all(tf.math.is_finite(result)),
+                lambda: self._optimizer.apply(clipped, variables) is None,
+                lambda: False,
+            )
         return norm
+
+    def _uncount_if_lost(self, result: StepResult) -> None:
+        """Take back the one thing that `Rule.apply` does with an update that is not finite: Keras counts it."""
+        if not result.is_finite and self._loss_scale is None and isinstance(self._optimizer, Rule):
+            self._optimizer.iterations.assign_sub(1)
 
     def _differentiated(self, name: str) -> Callable[[Batch, tf.Tensor], Any]:
         """Return the function from batch and weight to loss, norm at the last shared layer, gradients and their variables."""

@@ -13,19 +13,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtdnn_tf.config import TrainingConfig
+from mtdnn_tf.config import ExperimentConfig, OptimizerConfig, TrainingConfig
 from mtdnn_tf.data.mixing import Mixture
-from mtdnn_tf.errors import NotFiniteError
+from mtdnn_tf.errors import NotFiniteError, UserError
+from mtdnn_tf.modeling.model import remember_length
+from mtdnn_tf.seeds import derive_seed
 from mtdnn_tf.tasks import TaskSpec
 from mtdnn_tf.training import checkpoints
 from mtdnn_tf.training.averaging import WeightAverage
 from mtdnn_tf.training.distribution import Distribution
 from mtdnn_tf.training.loss_scale import LOWEST_SCALE, LossScale
-from mtdnn_tf.training.loss_weighting import FixedWeights
+from mtdnn_tf.training.loss_weighting import FixedWeights, build_loss_weighting
 from mtdnn_tf.training.losses import with_class_weights
 from mtdnn_tf.training.means import RunningMeans
 from mtdnn_tf.training.optimizers import Rule
 from mtdnn_tf.training.progress_bar import RunProgressBar, clock
+from mtdnn_tf.training.rates import WarmupSchedule
 from mtdnn_tf.training.steps import Batch, StepResult, Steps
 
 
@@ -62,6 +65,20 @@ def updates_per_epoch(mixture: Mixture, accumulate: int) -> int:
     return -(-mixture.steps_per_epoch // accumulate)
 
 
+def _check_combination(config: ExperimentConfig, layers: int) -> None:
+    """Refuse options that do not go together, for an encoder of so many layers."""
+    training = config.training
+    if training.loss_weighting == "gradnorm" and config.model.freeze_layers >= layers:
+        raise UserError(
+            f"training.loss_weighting: 'gradnorm' compares the tasks' gradients at the last shared layer, and model.freeze_layers "
+            f"freezes all {layers}; leave one free, or take another rule"
+        )
+    if training.gradient_surgery == "pcgrad" and training.accumulate == 1:
+        raise UserError(
+            "training.gradient_surgery: 'pcgrad' compares the gradients of several batches; set training.accumulate to 2 or more"
+        )
+
+
 class MultiTaskTrainer:
     """Trains a multi-task model on a mixture of tasks (paper, Algorithm 1).
 
@@ -82,10 +99,11 @@ class MultiTaskTrainer:
     def compile(
         self,
         optimizer: keras.optimizers.Optimizer,
-        clip_norm: float = 1.0,
+        clip_norm: float | None = None,
         *,
+        config: ExperimentConfig | None = None,
         weighting: FixedWeights | None = None,
-        accumulate: int = 1,
+        accumulate: int | None = None,
         surgery_seed: int | None = None,
         loss_scale: LossScale | None = None,
         ema: float | None = None,
@@ -93,29 +111,44 @@ class MultiTaskTrainer:
         """Set how the weights are updated.
 
         Args:
-            optimizer: its learning rate counts updates: see `updates_per_epoch`. On several devices one of `RULES`, made in
+            optimizer: its learning rate counts updates: see `Mixture.total_updates`. On several devices one of `RULES`, made in
                 their scope.
             clip_norm: the largest global gradient norm (0: no clipping).
-            weighting: how much each task's loss counts; None: `loss_weight` of the task.
+            config: what the arguments left out are taken from, as the command `train` does; None: the defaults.
+            weighting: how much each task's loss counts.
             accumulate: batches to one update.
             surgery_seed: given, PCGrad changes conflicting gradients of one update's tasks; the seed of its random orders.
             loss_scale: None: one of its own where the encoder computes in float16, else none.
-            ema: decay of the average of the weights that is scored and kept as the best (None, 0: no average).
+            ema: largest decay of the average of the weights that is scored and kept as the best (0: no average).
+
+        Raises:
+            UserError: an unknown rule for loss weights, or options of the configuration that do not go together.
         """
+        training = config.training if config else TrainingConfig()
+        if config is not None:
+            _check_combination(config, len(self.model.get_layer("encoder").transformer_layers))
+        if clip_norm is None:
+            clip_norm = (config.optimizer if config else OptimizerConfig()).clip_norm
+        if surgery_seed is None and training.gradient_surgery == "pcgrad":
+            surgery_seed = derive_seed(training.seed, "surgery")
+        ema = training.ema if ema is None else ema
         self.optimizer = optimizer
-        self.weighting = weighting or FixedWeights(list(self.tasks.values()), TrainingConfig())
-        self.accumulate, self._surgery_seed = accumulate, surgery_seed
+        self.weighting = weighting or build_loss_weighting(list(self.tasks.values()), training)
+        self.accumulate = training.accumulate if accumulate is None else accumulate
+        self._surgery_seed = surgery_seed
         # Built over all variables once: a subset at the first step would fix the slots to that task's.
         if loss_scale is None and self.model.get_layer("encoder").compute_dtype == "float16":
             loss_scale = LossScale()
         self.loss_scale = loss_scale
         if isinstance(optimizer, Rule):
-            optimizer.fused = self.model.get_layer("encoder").fused and self.distribution.num_replicas == 1
+            encoder = self.model.get_layer("encoder")
+            optimizer.place(encoder)
+            optimizer.fused = encoder.fused and self.distribution.num_replicas == 1
         with self.distribution.scope():
             optimizer.build(self.model.trainable_variables)
             # So that callbacks find model.optimizer; Keras would put its own loss scaling around it.
             self.model.compile(optimizer=optimizer, auto_scale_loss=False)
-            self._average = WeightAverage(self.model.trainable_variables, ema) if ema else None
+            self._average = WeightAverage(self.model.trainable_variables, ema, optimizer.iterations) if ema else None
         self._steps = Steps(self.model, self.tasks, optimizer, clip_norm, self.distribution, loss_scale)
 
     def weigh_classes(self, mixture: Mixture) -> None:
@@ -146,16 +179,18 @@ class MultiTaskTrainer:
     def fit(
         self,
         mixture: Mixture,
-        epochs: int,
+        epochs: int | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         start: tuple[int, int] = (0, 0),
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
         """Train for `epochs` epochs of the mixture, from `start` = (epoch, steps of it already done).
 
+        The model remembers the mixture's `max_length`, at which scoring and export then cut texts, too.
+
         Args:
             mixture: what `build_mixture` returned.
-            epochs: the number of the last epoch, counted from the beginning of the run.
+            epochs: the number of the last epoch, counted from the beginning of the run; None: `mixture.epochs`.
             callbacks: Keras callbacks; their model is `self.model`.
             start: the position to go on from; within an epoch, `epoch_means` must hold what its steps before gave.
             verbose: 0 silent, 1 progress bar with the tasks' losses and the time left of the run, 2 one line an epoch;
@@ -166,7 +201,9 @@ class MultiTaskTrainer:
 
         Raises:
             NotFiniteError: a loss or gradient is not finite; the message names the task and the step.
+            UserError: the learning rate's schedule ends before the last epoch does.
         """
+        epochs = mixture.epochs if epochs is None else epochs
         if verbose == "auto":
             verbose = 1 if sys.stdout.isatty() else 2
         self.weigh_classes(mixture)
@@ -181,6 +218,8 @@ class MultiTaskTrainer:
             steps=steps,
         )
         first_epoch, first_step = start
+        self._check_schedule((epochs - first_epoch) * steps - first_step)
+        remember_length(self.model, mixture.max_length)
         self.progress = Progress(first_epoch, first_step, first_epoch * steps + first_step, epochs * steps)
         if self._average is not None and self.progress.global_step == 0:
             self._average.reset()
@@ -197,6 +236,19 @@ class MultiTaskTrainer:
                 break
         callback_list.on_train_end()
         return history
+
+    def _check_schedule(self, updates: int) -> None:
+        """Refuse to go on where the learning rate is 0."""
+        schedule = self.optimizer.schedule if isinstance(self.optimizer, Rule) else None
+        if not isinstance(schedule, WarmupSchedule) or schedule.shape == "constant":
+            return
+        needed = int(self.optimizer.iterations.value.numpy()) + updates
+        if schedule.total_steps < needed:
+            raise UserError(
+                f"optimizer.schedule: {schedule.shape!r} ends at update {schedule.total_steps}, and training at update {needed}: the "
+                f"learning rate would be 0 in between; use build_optimizer(config.optimizer, {needed}), which mixture.total_updates "
+                "gives for a whole run"
+            )
 
     def _run_epoch(
         self,
@@ -230,7 +282,7 @@ class MultiTaskTrainer:
         named = [(name, result) for (name, _), result in zip(group, results, strict=True)]
         progress.losses = tuple((name, result.loss) for name, result in named if np.isfinite(result.loss))
         progress.examples = sum(int(batch["token_ids"].shape[0]) for _, batch in group)
-        if not all(_is_finite(result) for result in results):
+        if not all(result.is_finite for result in results):
             self._tell_if_lost(named)
             return
         progress.gradient_norm = results[0].gradient_norm
@@ -240,7 +292,7 @@ class MultiTaskTrainer:
 
     def _tell_if_lost(self, results: Sequence[tuple[str, StepResult]]) -> None:
         """Raise unless the step was left out and the next ones have a smaller loss scale."""
-        lost = [pair for pair in results if not _is_finite(pair[1]) and pair[1].loss_scale <= LOWEST_SCALE]
+        lost = [pair for pair in results if not pair[1].is_finite and pair[1].loss_scale <= LOWEST_SCALE]
         if lost:
             # The norm is that of the whole update: of several tasks it is the one with a bad loss, if there is one.
             name, result = min(lost, key=lambda pair: math.isfinite(pair[1].loss))
@@ -259,17 +311,20 @@ class MultiTaskTrainer:
             if self._surgery_seed is not None:
                 random = np.random.default_rng([self._surgery_seed, self.progress.global_step])
             results = self._steps.update_together(weighted, random)
-        if self._average is not None and all(_is_finite(result) for result in results):
+        if self._average is not None and all(result.is_finite for result in results):
             self._average.update()
         return results
 
     def step(self, name: str, batch: Batch) -> tuple[float, float]:
-        """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping."""
+        """Take one step on a batch of the named task; return its loss (unweighted) and the gradient's norm before clipping.
+
+        Raises:
+            UserError: loss or norm is not finite; the model is as it was before. With a loss scale only where the scale can't be lowered.
+        """
+        self.progress.global_step += 1
         result = self._steps.update(name, batch, self.weighting.weight(name))
-        if self._average is not None and _is_finite(result):
+        if not result.is_finite:
+            self._tell_if_lost([(name, result)])
+        elif self._average is not None:
             self._average.update()
         return result.loss, result.gradient_norm
-
-
-def _is_finite(result: StepResult) -> bool:
-    return math.isfinite(result.loss) and math.isfinite(result.gradient_norm)

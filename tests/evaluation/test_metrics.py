@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,46 @@ def test_glue_score_needs_the_metrics_of_its_rule(task, metric):
     scores = _scores(TABLE_2[0])
     scores[task]["another"] = scores[task].pop(metric)
     assert glue_score(scores) is None
+
+
+def _one_query_after_the_other(metric, predictions):
+    """The metric from its definition: each query's rows picked out by themselves, ties against the model."""
+    values = []
+    for query in set(predictions.groups.tolist()):
+        rows = [row for row, group in enumerate(predictions.groups) if group == query]
+        ranked = sorted(rows, key=lambda row: (-predictions.values[row], predictions.labels[row]))
+        gains = [float(predictions.labels[row]) for row in ranked]
+        places = [place for place, gain in enumerate(gains, 1) if gain > 0]
+        if places:
+            values.append(metric(gains, places))
+    return sum(values) / len(values) if values else 0.0
+
+
+def _discounted(gains):
+    return sum((2.0**gain - 1.0) / math.log2(place + 1) for place, gain in enumerate(gains, 1))
+
+
+DEFINITIONS = {
+    "accuracy_at_1": lambda gains, places: float(places[0] == 1),
+    "mrr": lambda gains, places: 1 / places[0],
+    "map": lambda gains, places: sum((hit + 1) / place for hit, place in enumerate(places)) / len(places),
+    "ndcg": lambda gains, places: _discounted(gains) / _discounted(sorted(gains, reverse=True)),
+}
+
+
+@pytest.mark.parametrize("metric", DEFINITIONS)
+def test_ranking_metrics_follow_their_definitions(metric):
+    """Random rows: ties, queries of one candidate, queries without a relevant one, rows of a query apart from each other."""
+    random = np.random.default_rng(5)
+    for count in (1, 2, 7, 60, 200):
+        scores, labels = random.integers(0, 4, count) / 4, random.choice([0, 0, 0, 1, 2], count)
+        predictions = _values(scores, labels, random.integers(0, 1 + count // 4, count).astype(np.int32))
+        expected = _one_query_after_the_other(DEFINITIONS[metric], predictions)
+        assert METRICS[metric](predictions) == pytest.approx(expected), count
+
+
+def test_no_query_costs_a_pass_over_all_rows():
+    """200,000 queries: a scan of the rows for each would be 80,000 million comparisons, more than a test's time allows."""
+    groups = np.repeat(np.arange(200_000), 2)
+    predictions = _values(np.tile([2.0, 1.0], 200_000), np.tile([0, 1], 200_000), groups)
+    assert METRICS["mrr"](predictions) == pytest.approx(0.5)

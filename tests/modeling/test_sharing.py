@@ -9,9 +9,13 @@ import pytest
 from keras import ops
 
 import mtdnn_tf as mtdnn
+from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.data.text import SPECIAL_TOKENS
 from mtdnn_tf.modeling.model import first_tokens, head_views, parameter_counts, shared_model
 from mtdnn_tf.modeling.sharing import SHARING_MODES
+from mtdnn_tf.training.checkpoints import model_parts, optimizer_part
+from mtdnn_tf.training.optimizers import build_optimizer
+from mtdnn_tf.training.rates import rate_factors
 from tests.modeling.test_model import INPUTS, OUTPUTS
 from tests.small import TINY, TINY_WORDS
 
@@ -97,6 +101,53 @@ def test_pooling_is_the_mean_over_real_tokens(tasks):
     sequence, vector = shared_model(model)(INPUTS)
     np.testing.assert_allclose(vector[0], np.mean(sequence[0, :6], axis=0), atol=1e-6)
     np.testing.assert_allclose(vector[1], np.mean(sequence[1], axis=0), atol=1e-6)
+
+
+# Names of Keras' layers of operations, of this package's layers and their parts, and of variables.
+NASTY = (
+    *("cast", "sum", "maximum", "true_divide", "multiply", "concatenate", "get_item", "get_item_1"),
+    *("transformer_layer_0", "transformer_layer_7", "token_embedding", "pooled_dense", "final_norm", "embedding_map"),
+    *("mtdnn", "functional", "logits", "dropout", "kernel", "gamma", "seed_0", "optimizer"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "sharing"), [*(("bert", sharing) for sharing in SHARING_MODES), ("words", "layerwise_explicit")]
+)
+def test_tasks_may_be_called_as_parts_of_the_model(tasks, kind, sharing):
+    """The model builds, rates follow the layers, and checkpoints keep every variable apart."""
+    named = [dataclasses.replace(tasks[0], name=name, head="linear") for name in NASTY]
+    model = build(kind, named, sharing)
+    assert set(model.output) == set(NASTY)
+    encoder = model.get_layer("encoder")
+    config = OptimizerConfig(layer_decay=0.5, embedding_rate=0.1, head_rate=10.0)
+    variables = model.trainable_variables
+    factors = dict(zip(map(id, variables), rate_factors(variables, encoder, config), strict=True))
+    if kind == "bert":
+        tables = [
+            encoder.token_embedding,
+            encoder.position_embedding,
+            encoder.segment_embedding,
+            encoder.embeddings_layer_norm,
+        ]
+        expected = [(0.025, table) for table in tables] + [(1.0, encoder.pooled_dense)]
+    else:
+        expected = [(0.025, encoder.token_embedding), (0.25, encoder.embedding_map), (0.25, encoder.learned_positions)]
+        expected += [(1.0, encoder.final_norm)]
+    expected += [(0.5, encoder.transformer_layers[0]), (1.0, encoder.transformer_layers[1])]
+    expected += [(10.0, model.get_layer(name)) for name in NASTY] + [(10.0, token) for token in first_tokens(model)]
+    for factor, layer in expected:
+        for variable in layer.trainable_variables:
+            assert factors.pop(id(variable)) == pytest.approx(factor), variable.path
+    assert not factors
+    optimizer = build_optimizer(config, 10)
+    optimizer.place(encoder)
+    optimizer.build(variables)
+    held = {**model_parts(model, named), "optimizer": optimizer_part(optimizer)}
+    slots = sum(len(part) for name, part in held.items() if name == "optimizer")
+    assert slots == len(optimizer.variables)
+    weights = [variable for name, part in held.items() if name != "optimizer" for variable in part.values()]
+    assert {id(variable.value) for variable in model.variables} == {id(variable) for variable in weights}
 
 
 def test_pooling_over_words_leaves_cls_out(tasks):

@@ -15,42 +15,76 @@ from mtdnn_tf.evaluation.runs import build_run_model, load_run
 from mtdnn_tf.experiment import compile_trainer, run_experiment
 from mtdnn_tf.plan_costs import memory_bytes
 from mtdnn_tf.training import checkpoints
-from mtdnn_tf.training.averaging import WeightAverage
+from mtdnn_tf.training.averaging import WeightAverage, horizon
 
-DECAY = 0.75
+DECAY = 0.75  # reached at update 26
 
 
 def _closed_form(values, decay=DECAY):
-    """decay^n w_0 + (1 - decay) sum_k decay^(n - k) w_k, for weights w_0 to w_n."""
-    n = len(values) - 1
-    return decay**n * values[0] + (1 - decay) * sum(decay ** (n - k) * values[k] for k in range(1, n + 1))
+    """The products of d_n = min(decay, (1 + n) / (10 + n)): w_0 d_1 ... d_N + sum_k w_k (1 - d_k) d_(k+1) ... d_N, for w_0 to w_N."""
+    decays = [min(decay, (1 + n) / (10 + n)) for n in range(1, len(values))]
+    shares = [1.0, *(1 - d for d in decays)]
+    return sum(share * np.prod(decays[k:]) * value for k, (share, value) in enumerate(zip(shares, values, strict=True)))
 
 
-def test_a_known_sequence_gives_the_closed_form():
-    values = [np.array([4.0, -1.0, 0.5], np.float32) * k for k in (1, 3, -2, 7, 0)]
+def _average(variable, decay, updates=0):
+    """An average, and the function that counts an update and makes it."""
+    count = keras.Variable(updates, dtype="int64", trainable=False)
+    average = WeightAverage([variable], decay, count)
+    return average, lambda: (count.assign_add(1), average.update())
+
+
+@pytest.mark.parametrize("updates", [1, 4, 60])
+def test_a_known_sequence_gives_the_closed_form(updates):
+    values = np.random.default_rng(1).normal(size=[updates + 1, 3]).astype(np.float32)
     variable = keras.Variable(values[0])
-    average = WeightAverage([variable], DECAY)
+    average, update = _average(variable, DECAY)
     for value in values[1:]:
         variable.assign(value)
-        average.update()
+        update()
     with average.swapped_in():
-        np.testing.assert_allclose(variable.numpy(), _closed_form(values), rtol=1e-6)
+        np.testing.assert_allclose(variable.numpy(), _closed_form(values), rtol=1e-5, atol=1e-6)
     assert np.array_equal(variable.numpy(), values[-1])
+
+
+@pytest.mark.parametrize(("updates", "left"), [(6, 1e-3), (234, 1e-8)])
+def test_little_is_left_of_the_start_after_a_short_run(updates, left):
+    """The weights jump from 1 to 0 at the first update: without ramp-up 0.999^234 = 79 % of the start would be left."""
+    variable = keras.Variable(np.ones(1, np.float32))
+    average, update = _average(variable, 0.999)
+    variable.assign(np.zeros(1))
+    for _ in range(updates):
+        update()
+    with average.swapped_in():
+        assert 0 < float(variable[0]) < left
+
+
+@pytest.mark.parametrize(
+    ("decay", "updates", "expected"), [(0.999, 234, 244 / 9), (0.999, 100_000, 1000), (0.5, 50, 2)]
+)
+def test_the_horizon_is_the_inverse_of_what_an_update_counts(decay, updates, expected):
+    assert horizon(decay, updates) == pytest.approx(expected)
+    variable = keras.Variable(np.zeros(1, np.float32))
+    average, update = _average(variable, decay, updates - 1)
+    variable.assign(np.ones(1))
+    update()
+    with average.swapped_in():
+        assert 1 / float(variable[0]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_weights_that_rest_are_their_own_average_bit_for_bit():
     value = np.random.default_rng(0).normal(size=50).astype(np.float32)
     variable = keras.Variable(value)
-    average = WeightAverage([variable], 0.999)
+    average, update = _average(variable, 0.999)
     for _ in range(20):
-        average.update()
+        update()
     with average.swapped_in():
         assert np.array_equal(variable.numpy(), value)
 
 
 def test_the_weights_come_back_where_scoring_fails():
     variable = keras.Variable(np.ones(3, np.float32))
-    average = WeightAverage([variable], DECAY)
+    average, _ = _average(variable, DECAY)
     variable.assign(np.full(3, 5.0))
     with pytest.raises(RuntimeError, match="scoring"), average.swapped_in():
         raise RuntimeError("scoring")
@@ -137,6 +171,14 @@ def test_a_run_without_a_best_model_yet_opens_with_its_average(runs, tmp_path):
     kernel = load_run(tmp_path / "run").model.get_layer("mood").dense.kernel.numpy()
     assert np.array_equal(kernel, stored["average/heads/mood/logits:kernel"])
     assert np.any(kernel != stored["heads/mood/logits:kernel"])
+
+
+def test_a_plan_says_how_far_the_average_looks_back(experiment):
+    from mtdnn_tf.planning import make_plan, plan_table
+
+    plan = make_plan(select_tasks(mtdnn.load_config(experiment, ["training.ema=0.999"]), ["mood"]), timed=False)
+    assert plan["average"] == {"decay": 0.999, "horizon": round((10 + plan["updates"]) / 9)}
+    assert "training.ema 0.999): looks back over about 2 updates at the end" in plan_table(plan)
 
 
 def test_a_plan_counts_one_more_copy_of_the_weights(experiment):

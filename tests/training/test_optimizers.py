@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import mtdnn_tf as mtdnn
 from mtdnn_tf.config import OptimizerConfig
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.training.optimizers import (
@@ -18,7 +19,7 @@ from mtdnn_tf.training.optimizers import (
     build_optimizer,
     clipping_scale,
 )
-from mtdnn_tf.training.rates import SCHEDULES, WarmupSchedule, rate_factors
+from mtdnn_tf.training.rates import SCHEDULES, WarmupSchedule
 
 START = [1.0, -2.0, 3.0]
 GRADIENTS = [[0.5, -0.25, 0.0], [0.1, 0.3, -0.2], [0.1, 0.3, -0.2]]
@@ -68,33 +69,20 @@ def test_lamb_s_first_step_is_the_rate_times_the_weights_norm():
     assert np.linalg.norm(np.subtract(first, START)) == pytest.approx(0.1 * np.linalg.norm(START), rel=1e-4)
 
 
-PATHS = [
-    "token_embedding/embeddings",
-    "embeddings_layer_norm/gamma",
-    "transformer_layer_0/self_attention_layer/query/kernel",
-    "transformer_layer_1/feedforward_output_dense/bias",
-    "pooled_dense/kernel",
-    "rte/logits/kernel",
-]
-
-
-def test_rates_fall_layer_by_layer_towards_the_embeddings():
-    config = OptimizerConfig(layer_decay=0.5, embedding_rate=0.1, head_rate=10.0)
-    assert rate_factors(PATHS, config) == pytest.approx([0.025, 0.025, 0.5, 1.0, 1.0, 10.0])
-    assert rate_factors(PATHS, OptimizerConfig()) == [1.0] * 6
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_factors_scale_each_variable_s_step(name):
     config = OptimizerConfig(name=name, schedule="constant", warmup=0.0, weight_decay=0.0, head_rate=3.0)
     optimizer = build_optimizer(config, 10)
-    with keras.name_scope("pooled_dense"):
-        deep = keras.Variable([1.0], name="kernel")
-    head = keras.Variable([1.0], name="rte")
-    assert deep.path == "pooled_dense/kernel"
+    encoder = mtdnn.load_encoder("random://layers=1,hidden=4,heads=1,intermediate=4").backbone
+    deep, head = encoder.pooled_dense.bias, keras.Variable(np.zeros(4, np.float32), name="pooled_dense")
+    with pytest.raises(UserError, match="depend on the encoder"):
+        optimizer.build([deep, head])
+    optimizer.place(encoder)
     optimizer.build([deep, head])
-    optimizer.apply([tf.constant([0.4])] * 2, [deep, head])
-    assert 1.0 - head.numpy() == pytest.approx(3.0 * (1.0 - deep.numpy()), rel=1e-2)
+    deep.assign(np.ones(4))
+    head.assign(np.ones(4))
+    optimizer.apply([tf.fill([4], 0.4)] * 2, [deep, head])
+    np.testing.assert_allclose(1.0 - head.numpy(), 3.0 * (1.0 - deep.numpy()), rtol=1e-2)
 
 
 @pytest.mark.parametrize("rule", [PaperAdamax, CorrectedAdamax, Adam, Lamb])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -154,6 +156,54 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_task(parts):
     head.weights[0].assign(np.full(head.weights[0].shape, np.nan))
     with pytest.raises(mtdnn.UserError, match="task 'close' gave loss nan"):
         trainer.fit(mixture, epochs=1, verbose=0)
+
+
+def _everything(trainer):
+    return {f"{part}/{name}": value.numpy() for part, own in trainer.parts().items() for name, value in own.items()}
+
+
+@pytest.mark.parametrize(("rule", "fault"), [("paper", "loss"), ("lamb", "one gradient"), ("keras", "loss")])
+def test_a_step_that_is_not_finite_touches_nothing_and_raises(experiment, rule, fault):
+    """Bad labels give a bad loss; a weight at the largest float gives a finite loss of a few rows, and gradients that overflow."""
+    trainer, mixture, _ = _dropout_free(experiment, "optimizer.warmup=0", "training.ema=0.9", names=["mood", "close"])
+    optimizers = {
+        "paper": lambda: mtdnn.build_optimizer(OptimizerConfig(schedule="constant", warmup=0.0), 10),
+        "lamb": lambda: mtdnn.build_optimizer(OptimizerConfig(name="lamb", schedule="constant", warmup=0.0), 10),
+        "keras": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    }
+    trainer.compile(optimizers[rule](), ema=0.9)
+    good = _batch_of(mixture, "close")
+    trainer.step("close", good)
+    bad = good | {"label": tf.constant([math.inf] + [1.0] * (good["label"].shape[0] - 1))}
+    if fault == "one gradient":
+        bad = good | {
+            "label": tf.fill(good["label"].shape, 1e18)
+        }  # the loss is 1e36; the norm squares gradients of 1e18 and more
+        trainer.model.get_layer("close").dense.kernel.assign_add(np.full([32, 1], 1e3))
+    before = {name: value for name, value in _everything(trainer).items() if "seed" not in name}
+    with pytest.raises(mtdnn.UserError, match=r"task 'close' gave loss .*finite numbers are needed"):
+        trainer.step("close", bad)
+    after = _everything(trainer)
+    assert {name for name, value in before.items() if not np.array_equal(value, after[name])} == set()
+    loss, norm = trainer.step("close", good)  # nothing is lost: training continues
+    assert np.isfinite([loss, norm]).all()
+    assert _moved_at_all(before, _everything(trainer))
+
+
+def _moved_at_all(before, after):
+    return any(not np.array_equal(value, after[name]) for name, value in before.items())
+
+
+def test_accumulated_batches_of_which_one_is_not_finite_touch_nothing(experiment):
+    trainer, mixture, _ = _dropout_free(experiment, "training.accumulate=2", names=["mood", "close"])
+    good = _batch_of(mixture, "mood")
+    bad = _batch_of(mixture, "close")
+    bad |= {"label": tf.fill(bad["label"].shape, math.inf)}
+    before = {name: value for name, value in _everything(trainer).items() if "seed" not in name}
+    results = trainer._update([("mood", good), ("close", bad)])
+    assert [result.is_finite for result in results] == [False, False]
+    after = _everything(trainer)
+    assert {name for name, value in before.items() if not np.array_equal(value, after[name])} == set()
 
 
 def _dropout_free(experiment, *overrides, names=()):
