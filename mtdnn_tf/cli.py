@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -83,11 +82,6 @@ def overrides_from_flags() -> list[str]:
         "runtime.deterministic": _DETERMINISTIC.value,
     }
     return [*_SET.value, *(f"{key}={value}" for key, value in dedicated.items() if value is not None)]
-
-
-def command(module: str, *words: str) -> str:
-    """Return a command of this package as a shell takes it, whatever characters its words hold."""
-    return shlex.join(["python", "-m", f"mtdnn_tf.{module}", *words])
 
 
 def flags_of_config() -> list[str]:

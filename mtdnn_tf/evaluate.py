@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.run_files import PREDICTIONS_FOLDER, split_scores_file
 
@@ -115,7 +116,7 @@ def score_run(split: str) -> None:
         print(f"in the original program's layout: {_SCORE_FILES.value}")
     if not any(task.type in DOCUMENT_TYPES for task in run.tasks):
         words = [f"--model_dir={model_dir}", f"--output_dir=served/{model_dir.name}"]
-        print(f"next:\n  {cli.command('export', *words)}")
+        print(f"next:\n  {command_line('export', *words)}")
 
 
 if __name__ == "__main__":

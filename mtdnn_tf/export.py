@@ -7,6 +7,7 @@ import shlex
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import EXPORT_KINDS, EXPORT_WEIGHTS
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -62,7 +63,7 @@ def main() -> None:
     print("next:")
     print(f"  {shlex.join(['saved_model_cli', 'show', '--dir', str(path), '--all'])}")
     if kind == "text":
-        print(f"  {cli.command('predict', f'--saved_model={path}', f'--task={run.tasks[0].name}', '--input=-')}")
+        print(f"  {command_line('predict', f'--saved_model={path}', f'--task={run.tasks[0].name}', '--input=-')}")
     print("  export/README.md tells how to serve it")
 
 

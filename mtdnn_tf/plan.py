@@ -7,6 +7,7 @@ import json
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.task_types import DOCUMENT_TYPES
 from mtdnn_tf.tasks import load_tasks
 
@@ -29,7 +30,7 @@ def main() -> None:
         write_text_atomically(_JSON.value, json.dumps(plan, indent=2) + "\n")
         print(f"plan: {_JSON.value}")
     of_documents = any(task.type in DOCUMENT_TYPES for task in load_tasks(config))
-    print(f"next:\n  {cli.command('pretrain' if of_documents else 'train', *cli.flags_of_config())}")
+    print(f"next:\n  {command_line('pretrain' if of_documents else 'train', *cli.flags_of_config())}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ labels are scored as well.
 
 from __future__ import annotations
 
-import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -56,12 +56,6 @@ _FORMAT = flags.DEFINE_enum(
     "Format of the answers (of the input: --input_format). Default: by the ending of --output, else tsv.",
 )
 
-OPTIONS_AS_FLAGS = {
-    "encoding": "`--encoding={}`",
-    "format": "`--input_format={}`",
-    "header": "`--noheader`",
-}  # in advice
-
 
 def main() -> None:
     """Read texts, answer, write; score too where the file has labels."""
@@ -86,11 +80,8 @@ def main() -> None:
         answerer = RunAnswerer(model_dir, _TASK.value)
     task = answerer.task
     layout = InputLayout(tuple(_TEXT.value), _LABEL.value, _HEADER.value, _INPUT_FORMAT.value, _ENCODING.value)
-    try:
-        with options_as(**OPTIONS_AS_FLAGS):
-            received = read_input(task, _INPUT.value, layout)
-    except UserError as error:
-        raise UserError(with_flags(str(error), task.text)) from error
+    with options_as(**options_as_flags(task.text)):
+        received = read_input(task, _INPUT.value, layout)
     rows = answerer(received.examples)
     ordered = received.in_order_of_lines(task, rows)
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
@@ -112,24 +103,15 @@ def main() -> None:
         print("  ".join(f"{name} {100 * value:.2f}" for name, value in scores.items()), file=sys.stderr)
 
 
-def with_flags(message: str, text: tuple[str, ...]) -> str:
-    """Return a reader's message with its advice, `key: value` of a task file, as flags of this command.
-
-    Args:
-        message: of a `UserError`.
-        text: the task's text columns.
-    """
-
-    def flag(match: re.Match[str]) -> str:
-        key, value = match.groups()
-        if key == "header":
-            return "`--header`" if value == "true" else "`--noheader`"
-        if key == "columns":
-            role, _, column = value.strip("{}").partition(": ")
-            return f"`--label={column}`" if role == "label" else f"`--text={','.join([column] * len(text))}`"
-        return f"`--{'input_' if key == 'format' else ''}{key}={value}`"
-
-    return re.sub(r"`(columns|encoding|format|header): ([^`]+)`", flag, message)
+def options_as_flags(text: Sequence[str]) -> dict[str, str]:
+    """Return how this command takes the options of a source, for `options_as`, of a task with these text columns."""
+    return {
+        "text": f"`--text={','.join(['{0}'] * len(text))}`",
+        "label": "`--label={}`",
+        "header": "`--noheader`",
+        "format": "`--input_format={}`",
+        "encoding": "`--encoding={}`",
+    }
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import MissingColumnError
-from mtdnn_tf.data.faults import LineError
+from mtdnn_tf.data.faults import LineError, column_option
 from mtdnn_tf.data.lines import quoted, read_lines, shortened
 from mtdnn_tf.data.sources import FORMATS, Examples, file_ending, open_table, read_source
 from mtdnn_tf.errors import UserError
@@ -126,8 +126,8 @@ def _with_filled_blanks(task: TaskSpec, layout: InputLayout, content: bytes) -> 
     if width != len(task.text) and not layout.text:
         raise UserError(
             f"{_STDIN}:{first}: {width} column{'s' if width > 1 else ''}, expected {len(task.text)}: {', '.join(task.text)}"
-            f"{', separated by a tab' if len(task.text) > 1 else ''} (a tab in a text? else name the texts: `columns: "
-            f"{{{task.text[0]}: <position from 0>}}`)"
+            f"{', separated by a tab' if len(task.text) > 1 else ''} (a tab in a text? else name the texts: "
+            f"{column_option(task.text[0], '<position from 0>')})"
         )
     row = b"\t".join([b"-"] * width)
     return b"".join((line if line.strip() else row) + b"\n" for line in lines), blank

@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.run_files import ENCODER_FOLDER
 
 _FRESH = flags.DEFINE_bool("fresh", False, "Throws away the run that the directory holds, and starts over.")
@@ -22,7 +23,7 @@ def main() -> None:
     from mtdnn_tf.evaluation.report import score_table
     from mtdnn_tf.pretraining import run_pretraining
 
-    command = cli.command("pretrain", *sys.argv[1:])
+    command = command_line("pretrain", *sys.argv[1:])
     outcome, baseline = run_pretraining(config, model_dir, fresh=_FRESH.value, command=command)
     if not outcome.is_chief:
         return
@@ -34,7 +35,7 @@ def main() -> None:
     print(f"run: {model_dir}  (report.html, scores.json, baseline.json, best/ with heads)")
     print(f"encoder: {model_dir / ENCODER_FOLDER}  (Hugging Face layout, no heads)")
     encoder = f"--set=encoder.source={model_dir / ENCODER_FOLDER}"
-    print(f"next:\n  {cli.command('train', '--config=FILE', encoder)}")
+    print(f"next:\n  {command_line('train', '--config=FILE', encoder)}")
 
 
 if __name__ == "__main__":

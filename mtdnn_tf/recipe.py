@@ -10,6 +10,7 @@ from __future__ import annotations
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.locks import DirectoryLock
 from mtdnn_tf.studies.planned import Grid, plan_runs
 from mtdnn_tf.studies.progress import Ledger, states_of, summary
@@ -48,7 +49,7 @@ def main() -> None:
     for run in runs:
         print(f"  {run.directory}")
     words = [f"--model_dir={runs[-1].directory}", f"--output_dir=served/{model_dir.name}"]
-    print(f"next:\n  {cli.command('export', *words)}")
+    print(f"next:\n  {command_line('export', *words)}")
 
 
 if __name__ == "__main__":

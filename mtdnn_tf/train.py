@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from mtdnn_tf import cli
+from mtdnn_tf.commands import command_line
 from mtdnn_tf.config import ExperimentConfig
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.task_types import DOCUMENT_TYPES
@@ -47,7 +48,7 @@ def main() -> None:
     from mtdnn_tf.training.profiling import parse_steps
 
     profile = parse_steps(_PROFILE.value) if _PROFILE.value is not None else None
-    command = cli.command("train", *sys.argv[1:])
+    command = command_line("train", *sys.argv[1:])
     outcome = run_experiment(config, model_dir, fresh=_FRESH.value, command=command, profile=profile)
     if not outcome.is_chief:
         return
@@ -55,8 +56,8 @@ def main() -> None:
     print(f"run: {model_dir}  (report.html, MODEL_CARD.md, scores.json, best/, logs/ for TensorBoard)")
     run, task = f"--model_dir={model_dir}", outcome.run.tasks[0].name
     print("next:")
-    print(f"  {cli.command('predict', run, f'--task={task}', '--input=-')}")
-    print(f"  {cli.command('export', run, f'--output_dir=served/{model_dir.name}')}")
+    print(f"  {command_line('predict', run, f'--task={task}', '--input=-')}")
+    print(f"  {command_line('export', run, f'--output_dir=served/{model_dir.name}')}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mtdnn_tf.answering import ExportedModel, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import options_as
 from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
-from mtdnn_tf.predict import OPTIONS_AS_FLAGS, with_flags
+from mtdnn_tf.predict import options_as_flags
 from mtdnn_tf.prediction_input import InputLayout
 from mtdnn_tf.prediction_input import read_input as read_whole_input
 from mtdnn_tf.serving.metadata import describe_task, described_task
@@ -216,9 +216,9 @@ OTHER_LAYOUTS = {
 def test_what_predict_advises_can_be_done_with_predict(mood, tmp_path, case):
     name, content, advice, flags = OTHER_LAYOUTS[case]
     path = _write(tmp_path / name, content)
-    with pytest.raises(mtdnn.UserError) as refusal:
+    with pytest.raises(mtdnn.UserError) as refusal, options_as(**options_as_flags(mood.text)):
         read_input(mood, path)
-    message = with_flags(str(refusal.value), mood.text)
+    message = str(refusal.value)
     assert f"`{advice}" in message
     assert not re.search(r"`(columns|header|encoding|format):", message)
     examples = read_input(mood, path, InputLayout(**flags))
@@ -226,11 +226,16 @@ def test_what_predict_advises_can_be_done_with_predict(mood, tmp_path, case):
     assert examples.labels is None or examples.labels.tolist() == [1, 0]
 
 
+def test_advice_names_a_column_for_each_text(close, tmp_path):
+    path = _write(tmp_path / "x.tsv", "a\tb\n1\t2\n")
+    with pytest.raises(mtdnn.UserError, match="`--text=<name>,<name>`"), options_as(**options_as_flags(close.text)):
+        read_input(close, path)
+
+
 def test_the_encoding_of_a_file_can_be_named(mood, tmp_path):
     (tmp_path / "x.tsv").write_bytes("text\nl’été\n".encode("cp1252"))
-    with pytest.raises(mtdnn.UserError) as refusal:
+    with pytest.raises(mtdnn.UserError, match="`--encoding="), options_as(**options_as_flags(mood.text)):
         read_input(mood, str(tmp_path / "x.tsv"))
-    assert "`--encoding=" in with_flags(str(refusal.value), mood.text)
     assert read_input(mood, str(tmp_path / "x.tsv"), InputLayout(encoding="cp1252")).texts == (["l’été"],)
 
 
@@ -250,7 +255,7 @@ def test_standard_input_may_be_laid_out_as_a_file(mood, monkeypatch, content, la
 
 def test_warnings_name_standard_input_and_flags_of_predict(mood, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO('a\n"He said ""no"""\n'))
-    with options_as(**OPTIONS_AS_FLAGS):
+    with options_as(**options_as_flags(mood.text)):
         assert len(read_input(mood, "-")) == 2
     warning = capsys.readouterr().err
     assert warning.startswith("warning: standard input:2: ")

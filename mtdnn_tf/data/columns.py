@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtdnn_tf.config import SourceConfig
+from mtdnn_tf.data.faults import column_option, option
 from mtdnn_tf.data.lines import quoted, shortened
 from mtdnn_tf.data.rows import Table, layout_advice
 from mtdnn_tf.errors import UserError, closest_name, unknown_name
@@ -65,7 +66,7 @@ def _by_order(task: TaskSpec, source: SourceConfig, table: Table, labelled: bool
     texts = len(task.text)
     if table.width not in ((texts + 1,) if labelled else (texts, texts + 1)):
         expected = ", ".join([*task.text, "label"])
-        advice = layout_advice(table.first) or "say where they stand with `columns: {<name>: <position from 0>}`"
+        advice = layout_advice(table.first) or f"name them with {column_option('<name>', '<position from 0>')}"
         raise UserError(
             f"{source.path}:1: {_count(table.width)}, expected {texts + 1} ({expected}) in a file without a header; {advice}"
         )
@@ -101,14 +102,16 @@ def _missing(source: SourceConfig, table: Table, role: str) -> str:
         advice = layout_advice(table.first)
         return f"{where}: {_count(table.width)}, positions count from 0" + (f"; {advice}" if advice else "")
     if table.names is None:
-        return f"{where}: the file has no header; map {role!r} to a position, `columns: {{{role}: <position from 0>}}`"
+        return (
+            f"{where}: the file has no header; map {role!r} to a position, {column_option(role, '<position from 0>')}"
+        )
     known = shortened(", ".join(table.names), 200) or "none"
     if wanted in table.unreadable:
         return f"{table.origin}: column {quoted(wanted)} holds lists or arrays; columns of one text or number: {known}"
     closest = closest_name(wanted, table.names)
     return (
         f"{where} among {known}.{f' Did you mean {quoted(closest)}?' if closest else ''} "
-        f"Map it with `columns: {{{role}: <name>}}`{_header_advice(table)}"
+        f"Map it with {column_option(role, '<name>')}{_header_advice(table)}"
     )
 
 
@@ -116,7 +119,7 @@ def _header_advice(table: Table) -> str:
     if table.by_name:
         return ""
     advice = layout_advice(table.first)
-    return f"; {advice}" if advice else ", or say `header: false` where the first line is data"
+    return f"; {advice}" if advice else f", or say {option('header', 'false')} where the first line is data"
 
 
 def _count(width: int) -> str:

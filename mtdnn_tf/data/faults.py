@@ -20,6 +20,12 @@ def option(name: str, value: str) -> str:
     return form.format(value) if form else f"`{name}: {value}`"
 
 
+def column_option(role: str, column: str) -> str:
+    """Return how the user of this command says which column a text of the task, its `label` or its `group` is; see `option`."""
+    form = (_FORMS.get() or {}).get(role if role in ("label", "group") else "text")
+    return form.format(column) if form else f"`columns: {{{role}: {column}}}`"
+
+
 @contextmanager
 def options_as(**forms: str) -> Iterator[None]:
     """Make messages advise options in other forms, `{}` for the value: for commands that read files without a task file."""

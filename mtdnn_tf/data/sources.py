@@ -326,7 +326,7 @@ def _format(source: SourceConfig) -> str:
     if ending not in ENDINGS:
         raise UserError(
             f"{source.path}: the format cannot be told from the ending {ending!r}; "
-            f"known endings: {', '.join(ENDINGS)}; or name it: `format: {' or '.join(FORMATS)}`"
+            f"known endings: {', '.join(ENDINGS)}; or name it: {option('format', ' or '.join(FORMATS))}"
         )
     return ENDINGS[ending]
 
