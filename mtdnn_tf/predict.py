@@ -7,7 +7,6 @@ labels are scored as well.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -68,7 +67,7 @@ def main() -> None:
     from mtdnn_tf.answering import RunAnswerer, SavedModelAnswerer, score_input
     from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
     from mtdnn_tf.files import write_text_atomically
-    from mtdnn_tf.prediction_input import InputLayout, read_input
+    from mtdnn_tf.prediction_input import InputLayout, options_as_flags, read_input
 
     answerer: SavedModelAnswerer | RunAnswerer
     if _SAVED_MODEL.value:
@@ -101,17 +100,6 @@ def main() -> None:
         print(note, file=sys.stderr)
     if received.examples.labels is not None and (scores := score_input(task, rows, received.examples)):
         print("  ".join(f"{name} {100 * value:.2f}" for name, value in scores.items()), file=sys.stderr)
-
-
-def options_as_flags(text: Sequence[str]) -> dict[str, str]:
-    """Return how this command takes the options of a source, for `options_as`, of a task with these text columns."""
-    return {
-        "text": f"`--text={','.join(['{0}'] * len(text))}`",
-        "label": "`--label={}`",
-        "header": "`--noheader`",
-        "format": "`--input_format={}`",
-        "encoding": "`--encoding={}`",
-    }
 
 
 if __name__ == "__main__":

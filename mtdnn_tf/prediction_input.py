@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,17 @@ class Input:
         if self.examples.unknown_labels:
             notes.append(_unknown_labels_note(task, self.examples))
         return notes
+
+
+def options_as_flags(text: Sequence[str]) -> dict[str, str]:
+    """Return how `predict` takes the options of a source, for `options_as`, of a task with these text columns."""
+    return {
+        "text": f"`--text={','.join(['{0}'] * len(text))}`",
+        "label": "`--label={}`",
+        "header": "`--noheader`",
+        "format": "`--input_format={}`",
+        "encoding": "`--encoding={}`",
+    }
 
 
 def read_input(task: TaskSpec, path: str, layout: InputLayout | None = None) -> Input:

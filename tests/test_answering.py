@@ -17,8 +17,7 @@ from mtdnn_tf.answering import ExportedModel, score_exported, score_input
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.faults import options_as
 from mtdnn_tf.evaluation.predictions import as_jsonl, as_tsv
-from mtdnn_tf.predict import options_as_flags
-from mtdnn_tf.prediction_input import InputLayout
+from mtdnn_tf.prediction_input import InputLayout, options_as_flags
 from mtdnn_tf.prediction_input import read_input as read_whole_input
 from mtdnn_tf.serving.metadata import describe_task, described_task
 

@@ -23,7 +23,7 @@ from tests.small import write_experiment
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = REPOSITORY / "configs" / "quickstart" / "quickstart.yaml"
 DATA = CONFIG.parent / "data"
-SIZES = {"sentiment": (520, 120), "entailment": (336, 105), "similarity": (290, 80), "answers": (240, 80)}
+SIZES = {"sentiment": (524, 120), "entailment": (336, 105), "similarity": (290, 80), "answers": (240, 80)}
 LEAVES = "Why do leaves turn yellow in autumn?"
 # What ask.py, export/ask.sh and export/README.md ask, with the right label, score or relevance.
 QUESTIONS = {
