@@ -13,8 +13,8 @@ from absl import flags
 
 from mtdnn_tf import cli
 from mtdnn_tf.data.faults import options_as
+from mtdnn_tf.data.formats import FILE_FORMATS
 from mtdnn_tf.errors import UserError
-from mtdnn_tf.starting.tables import FORMATS
 
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A text SavedModel (its version folder, or the folder above).")
 _TASK = flags.DEFINE_string("task", None, "The task that answers.")
@@ -41,7 +41,7 @@ _HEADER = flags.DEFINE_bool(
 _INPUT_FORMAT = flags.DEFINE_enum(
     "input_format",
     None,
-    [*FORMATS, "canonical"],
+    [*FILE_FORMATS, "canonical"],
     "Format of the input. Default: by its ending; of standard input: tsv.",
 )
 _ENCODING = flags.DEFINE_string(

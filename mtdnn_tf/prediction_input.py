@@ -18,8 +18,9 @@ import numpy as np
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import MissingColumnError
 from mtdnn_tf.data.faults import LineError, column_option
+from mtdnn_tf.data.formats import FILE_FORMATS, file_ending
 from mtdnn_tf.data.lines import quoted, read_lines, shortened
-from mtdnn_tf.data.sources import FORMATS, Examples, file_ending, open_table, read_source
+from mtdnn_tf.data.sources import Examples, open_table, read_source
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.evaluation.predictions import no_answer
 from mtdnn_tf.tasks import TaskSpec
@@ -201,7 +202,7 @@ def _may_be_canonical(task: TaskSpec, plain: SourceConfig) -> bool:
 
 def _own_format(own: SourceConfig, path: str) -> str:
     """Return the format that the task names for its own files, where this file has their ending."""
-    names_one = own.format in FORMATS and not own.is_dataset
+    names_one = own.format in FILE_FORMATS and not own.is_dataset
     return own.format if names_one and file_ending(path) == file_ending(own.path) else "auto"
 
 

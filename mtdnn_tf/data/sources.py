@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -18,33 +17,17 @@ from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.canonical import as_tabulated, canonical_table
 from mtdnn_tf.data.columns import Columns, Key, column_title, find_columns
 from mtdnn_tf.data.faults import Faults, RowError, each_row, option
-from mtdnn_tf.data.json_rows import read_jsonl
+from mtdnn_tf.data.formats import ENDINGS, FILE_FORMATS, file_ending
 from mtdnn_tf.data.labels import LabelNames, label_array, parse_label, raw_label
 from mtdnn_tf.data.lines import quoted, shortened, text_fault
 from mtdnn_tf.data.preprocessed import Tokens, class_names, read_token_rows
 from mtdnn_tf.data.row_slices import chosen_rows, count_of, shared_items
-from mtdnn_tf.data.rows import Table, is_quoted, read_csv, read_quoted_tsv, read_tsv
+from mtdnn_tf.data.rows import Table, is_quoted
 from mtdnn_tf.data.tfds_rows import read_tfds, shared_records, split_path
 from mtdnn_tf.errors import UserError, unknown_name
 from mtdnn_tf.tasks import TaskSpec
 
-# A format is added here, and its file ending below.
-FORMATS: dict[str, Callable[[SourceConfig], Table]] = {
-    "tsv": read_tsv,
-    "quoted_tsv": read_quoted_tsv,
-    "csv": read_csv,
-    "jsonl": read_jsonl,
-    "tfds": read_tfds,
-}
-ENDINGS = {
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".txt": "tsv",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
+FORMATS: dict[str, Callable[[SourceConfig], Table]] = {**FILE_FORMATS, "tfds": read_tfds}
 _REPORTED: set[str] = set()  # files whose quotes have been reported; they are read several times
 _SPLIT = re.compile(r"(?:^|\+)\s*(\w+)")  # in train[:10%]+test
 _TFDS_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
@@ -329,11 +312,6 @@ def _format(source: SourceConfig) -> str:
             f"known endings: {', '.join(ENDINGS)}; or name it: {option('format', ' or '.join(FORMATS))}"
         )
     return ENDINGS[ending]
-
-
-def file_ending(path: str) -> str:
-    """Return the ending of a file's name, in lower case and without `.gz`."""
-    return PurePath(path.lower().removesuffix(".gz")).suffix
 
 
 def _with_split(source: SourceConfig, split: str) -> SourceConfig:

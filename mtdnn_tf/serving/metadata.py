@@ -7,7 +7,7 @@ from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.config_build import to_plain
-from mtdnn_tf.data.sources import file_ending
+from mtdnn_tf.data.formats import file_ending
 from mtdnn_tf.modeling.encoders import Encoder
 from mtdnn_tf.provenance import versions
 from mtdnn_tf.tasks import TaskSpec

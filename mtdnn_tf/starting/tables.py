@@ -8,35 +8,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any
 
 from mtdnn_tf.config import SourceConfig
 from mtdnn_tf.data.columns import Key
 from mtdnn_tf.data.faults import all_good, options_as
+from mtdnn_tf.data.formats import ENDINGS, FILE_FORMATS, file_ending
 from mtdnn_tf.data.json_rows import read_jsonl
 from mtdnn_tf.data.labels import raw_label
 from mtdnn_tf.data.lines import quoted, read_lines, text_fault, without_line_end
-from mtdnn_tf.data.rows import Table, is_quoted, read_csv, read_quoted_tsv, read_separated, read_tsv
+from mtdnn_tf.data.rows import Table, is_quoted, read_quoted_tsv, read_separated
 from mtdnn_tf.errors import UserError
 from mtdnn_tf.starting.names import is_known_name, is_label_name, is_text_name
 
-# As in data/sources.py, which takes seconds to import: it needs TensorFlow for tfds. A test holds them together.
-FORMATS: dict[str, Callable[[SourceConfig], Table]] = {
-    "tsv": read_tsv,
-    "quoted_tsv": read_quoted_tsv,
-    "csv": read_csv,
-    "jsonl": read_jsonl,
-}
-ENDINGS = {
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".txt": "tsv",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
 # Which fields a program quotes, by what it writes; a file is one of these if it reads as if the program had written it.
 QUOTING: dict[str, Callable[[str], bool]] = {
     "every field": lambda value: True,
@@ -106,7 +90,7 @@ class FileTable:
     @property
     def needs_format(self) -> bool:
         """Whether the ending says another format than the file has."""
-        return ENDINGS.get(ending(self.path)) != self.format
+        return ENDINGS.get(file_ending(self.path)) != self.format
 
     def __len__(self) -> int:
         return len(self.records)
@@ -141,11 +125,6 @@ def as_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def ending(path: str) -> str:
-    """Return the ending that tells the format: lower case, .gz left out."""
-    return PurePath(path.lower().removesuffix(".gz")).suffix
-
-
 def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8") -> FileTable:
     """Read a file whole.
 
@@ -157,12 +136,12 @@ def read_table(path: str, *, header: bool | None = None, encoding: str = "utf-8"
     Raises:
         UserError: the ending is unknown, the file is bad (see `data/rows.py` and `data/json_rows.py`), or there is no row.
     """
-    if ending(path) not in ENDINGS:
+    if file_ending(path) not in ENDINGS:
         raise UserError(
-            f"{path}: the format cannot be told from the ending {ending(path)!r}; known endings: {', '.join(ENDINGS)}: rename the file"
+            f"{path}: the format cannot be told from the ending {file_ending(path)!r}; known endings: {', '.join(ENDINGS)}: rename the file"
         )
     with options_as(**_ADVICE):
-        form = ENDINGS[ending(path)]
+        form = ENDINGS[file_ending(path)]
         start = next((without_line_end(line) for _, line in all_good(read_lines(path, encoding)) if line.strip()), "")
         if form != "jsonl" and _JSON_START.fullmatch(start) and "\t" not in start:
             table = _objects(path, encoding)
@@ -183,11 +162,11 @@ def _read_as(path: str, form: str, header: bool | None, encoding: str) -> FileTa
         return _objects(path, encoding)
     quoting, notes = _quoting(path, encoding) if form == "tsv" else ("", ())
     form = "quoted_tsv" if quoting else form
-    records = _records(FORMATS[form], path, encoding)
+    records = _records(FILE_FORMATS[form], path, encoding)
     named = looks_like_header([values for _, values in records[:_LOOKED_AT]]) if header is None else header
     keys: Sequence[Key] = range(len(records[0][1]))
     if named:
-        keys = FORMATS[form](SourceConfig(path, encoding=encoding)).names or ()
+        keys = FILE_FORMATS[form](SourceConfig(path, encoding=encoding)).names or ()
         records = records[1:]
     if not records:
         raise UserError(f"{path}: holds a header and no row; expected rows (a file without a header: --noheader)")

@@ -1,21 +1,13 @@
-"""The small decisions behind a task file: names, lengths, ranges, endings."""
+"""The small decisions behind a task file: names, lengths, ranges."""
 
 from __future__ import annotations
 
 import pytest
 
-from mtdnn_tf.data import sources
-from mtdnn_tf.starting import tables
 from mtdnn_tf.starting.kinds import usual_range
 from mtdnn_tf.starting.lengths import fitting_length
 from mtdnn_tf.starting.names import as_identifier, second_of_pair
 from mtdnn_tf.starting.preparing import task_name
-
-
-def test_endings_are_those_that_sources_have():
-    assert tables.ENDINGS == sources.ENDINGS
-    assert {name: sources.FORMATS[name] for name in tables.FORMATS} == tables.FORMATS
-    assert set(sources.FORMATS) - set(tables.FORMATS) == {"tfds"}
 
 
 @pytest.mark.parametrize(
